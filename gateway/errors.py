@@ -1,0 +1,156 @@
+"""The gateway's one error tree. A class holds the facts (status, type, code), `to_openai` is the one converter.
+
+Codes and types follow https://platform.openai.com/docs/guides/error-codes so that the official client
+raises its typed errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+
+class GatewayError(Exception):
+    """Base of everything this package raises on purpose. `message` is shown to the caller: never a secret."""
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after = retry_after
+        self.headers: dict[str, str] = {}
+
+
+class BadRequest(GatewayError):
+    """The caller's request cannot be understood or carried out as it stands."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class InvalidKey(GatewayError):
+    """No key, an unknown one, or one that is revoked or expired."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    """A good key that may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class NotFound(GatewayError):
+    """No such path or record."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    """No route of that name; the message names those this key may call."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    """A path that exists, asked with the wrong verb."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class Timeout(GatewayError):
+    """The caller did not finish sending its request in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class TooLarge(GatewayError):
+    """The request body is over the configured limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UnsupportedMedia(GatewayError):
+    """A content type or encoding we do not read."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class RateLimited(GatewayError):
+    """A limit refused; the message names which rule, how much is used and when it frees."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Overloaded(GatewayError):
+    """We cannot take the call now (starting, stopping, model loading)."""
+
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+
+
+class UpstreamFailed(GatewayError):
+    """The provider could not be reached, broke off, or sent what is not an answer."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """The provider was silent longer than the route allows."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class ClientGone(GatewayError):
+    """The caller left before the answer was complete. Recorded, never sent."""
+
+    status = 499
+    type = "client_closed_request"
+    code = "client_closed_request"
+
+
+class ConfigError(GatewayError):
+    """Every problem of a configuration file at once; `str()` is what a person reads."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_config"
+
+
+def to_openai(error: GatewayError) -> tuple[int, Mapping[str, str], bytes]:
+    """Status, headers and body of `error` in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+    body = {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    headers = {"content-type": "application/json", **error.headers}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, -int(-error.retry_after // 1)))
+    return error.status, headers, orjson.dumps(body)

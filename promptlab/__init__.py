@@ -1,0 +1,1 @@
+"""Tracking, registry, evaluation and the browser workbench. Talks to the gateway over HTTP only."""

@@ -1,0 +1,1 @@
+"""Who serves upstream models: one small class for each way to reach them."""

@@ -1,0 +1,199 @@
+"""What tests may ask for: both databases, both kinds of counters, a browser, and the whole product as a process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.services import browser as chromium
+from tests.services import postgres, promptyard
+from tests.services import redis as redis_service
+from tests.services.found import Found, Missing, under_ci
+from tests.services.pages import Watch
+from tests.services.promptyard import Server
+
+ROOT = Path(__file__).parents[1]
+
+# The model that needs no network, and the provider whose answers a test scripts.
+ROUTES = """\
+providers:
+  local: {type: embedded}
+  fake: {type: fake}
+routes:
+  chat:
+    deployments: [{provider: local, model: smollm2}]
+  embed:
+    task: embeddings
+    deployments: [{provider: local, model: smollm2}]
+  fake:
+    deployments: [{provider: fake, model: fake}]
+"""
+
+
+class StartServer(Protocol):
+    """`start_server(config_text, **options)`; the options are those of `tests.services.promptyard.start`."""
+
+    def __call__(self, config: str | Path = ..., **options: object) -> Server:
+        """A server of this test's own, stopped with Ctrl-C after it."""
+
+
+def required(service: Found | Missing) -> Found:
+    """The service, or the end of this test: skipped with the sentence that names the cure, failed where CI=true."""
+    if isinstance(service, Found):
+        return service
+    if under_ci():
+        pytest.fail(service.sentence, pytrace=False)
+    pytest.skip(service.sentence)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a real PostgreSQL server; ask for `fresh_postgres` unless the server itself is the subject."""
+    with postgres.running(required(postgres.locate())) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_postgres(postgres_url: str) -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL database, dropped after the test."""
+    with postgres.new_database(postgres_url, f"test_{uuid.uuid4().hex}") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a real Redis server; ask for `fresh_redis` unless the server itself is the subject."""
+    with redis_service.running(required(redis_service.locate())) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_redis(redis_url: str) -> str:
+    """The URL of an empty Redis: keys and loaded scripts of earlier tests are gone."""
+    redis_service.empty(redis_url)
+    return redis_url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database; the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'fresh.db'}"
+    url: str = request.getfixturevalue("fresh_postgres")
+    return url
+
+
+@pytest.fixture(params=["memory", "redis"])
+def counters_kind(request: pytest.FixtureRequest) -> str:
+    """`memory` or `redis`; the test runs once with each."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def redis_or_none(counters_kind: str, request: pytest.FixtureRequest) -> str | None:
+    """None for counters in memory, else the URL of an empty Redis; the test runs once with each."""
+    if counters_kind == "memory":
+        return None
+    url: str = request.getfixturevalue("fresh_redis")
+    return url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real headless Chromium, one for each module.
+
+    Playwright's sync API marks an asyncio loop as running in this thread until it is closed, so
+    a module with browser tests holds plain `def` tests only. Per module, not per session:
+    coroutine tests of the next module find a free thread again.
+    """
+    with chromium.running(required(chromium.locate()).program) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pages(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
+    """Opens pages (`pages.open(url, width=400, color_scheme="dark")`).
+
+    The test fails on an error in the console that it did not announce (`pages.expect(pattern)`)
+    and on any request that leaves this machine. A failed test leaves screenshots in its tmp_path.
+    """
+    watch = Watch(browser)
+    try:
+        yield watch
+        complaints = watch.complaints()
+        if complaints or request.session.testsfailed > request.node.stash[FAILED_BEFORE]:
+            taken = ", ".join(map(str, watch.screenshots(tmp_path)))
+            request.node.add_report_section("teardown", "screenshots", taken)
+        assert not complaints, "\n".join(complaints)
+    finally:
+        watch.close()
+
+
+@pytest.fixture
+def page(pages: Watch) -> Page:
+    """One page, 1280 by 800, light; see `pages`."""
+    return pages.open()
+
+
+FAILED_BEFORE = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember how many tests had failed before this one, so that its fixtures can tell whether it did."""
+    item.stash[FAILED_BEFORE] = item.session.testsfailed
+
+
+def server_factory(folder: Callable[[], Path]) -> Iterator[StartServer]:
+    """Starts servers, each in a folder of its own, and stops them all in the end."""
+    started: list[Server] = []
+
+    def start_server(config: str | Path = ROUTES, **options: object) -> Server:
+        home = folder()
+        path = config if isinstance(config, Path) else home / "routes.yaml"
+        if isinstance(config, str):
+            path.write_text(config)
+        server = promptyard.start(path, home, **options)  # type: ignore[arg-type]
+        started.append(server)
+        return server
+
+    try:
+        yield start_server
+    finally:
+        failures = []
+        for server in reversed(started):
+            try:
+                server.stop()
+            except AssertionError as error:
+                failures.append(str(error))
+            server.reap()
+        assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Starts the whole product for this test: `start_server(config_text, admin_key=None, database_url=…, lab=True)`."""
+    yield from server_factory(lambda: tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def _start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    yield from server_factory(lambda: tmp_path_factory.mktemp("shared-server"))
+
+
+@pytest.fixture(scope="session")
+def server(_start_shared_server: StartServer) -> Server:
+    """The shared server: an admin key, SQLite, the lab; routes `chat` and `embed` (embedded model) and `fake`."""
+    return _start_shared_server(ROUTES, lab=True)
+
+
+@pytest.fixture(scope="session")
+def protected_server(_start_shared_server: StartServer) -> Server:
+    """The server a stranger gets from `make serve`: no admin key, the default routes.yaml, the lab."""
+    return _start_shared_server(ROOT / "routes.yaml", admin_key=None, lab=True)

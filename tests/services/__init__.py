@@ -1,0 +1,1 @@
+"""Real servers for the tests: PostgreSQL, Redis, Chromium and Promptyard itself, started and stopped cleanly."""

@@ -87,8 +87,14 @@ def reachable(program: Path, home: Path, who: dict[str, Any]) -> Path:
     try:
         subprocess.run([program, "--version"], check=True, capture_output=True, **who)
     except (OSError, subprocess.CalledProcessError):
-        installation = shutil.copytree(program.parent.parent, home / "installation", symlinks=True)
-        return Path(installation) / "bin" / program.name
+        installation = program.parents[1]
+        package = home / installation.parent.name
+        shutil.copytree(installation, package / installation.name, symlinks=True)
+        # A wheel keeps its libraries beside its package, and its programs look for them there.
+        libraries = installation.parent.with_name(f"{installation.parent.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, home / libraries.name)
+        return package / installation.name / "bin" / program.name
     return program
 
 

@@ -6,7 +6,9 @@ raises its typed errors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import orjson
 
@@ -139,12 +141,39 @@ class ClientGone(GatewayError):
     code = "client_closed_request"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration: where it stands and what to do. It never holds a secret's value.
+
+    `source` is the file (empty for settings, which have no file); `key` is a dotted path as
+    `routes.fast.deployments[1].provider`, or the name of an environment variable.
+    """
+
+    source: str
+    line: int | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.source}:{self.line}" if self.line is not None else self.source
+        return ": ".join(part for part in (where, self.key, self.message) if part)
+
+
 class ConfigError(GatewayError):
     """Every problem of a configuration file at once; `str()` is what a person reads."""
 
     status = 400
     type = "invalid_request_error"
     code = "invalid_config"
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> Self:
+        """One error for all of `problems`, one line each, in the order of the file; the same problem once."""
+        ordered = tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.source, problem.line or 0)))
+        error = cls("\n".join(map(str, ordered)))
+        error.problems = ordered
+        return error
 
 
 def to_openai(error: GatewayError) -> tuple[int, Mapping[str, str], bytes]:

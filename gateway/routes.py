@@ -55,14 +55,17 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
-    """One entry under `providers:`. `options` holds what only its type understands (a fake's script)."""
+    """One entry under `providers:`. `options` holds what only its type understands (a fake's script).
+
+    Options may hold secrets as plain text (a cloud's session token), so they are never printed.
+    """
 
     name: str
     type: str
     base_url: str | None = None
     api_key: SecretStr | None = None
     headers: Mapping[str, SecretStr] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, WithJsonSchema
 
 from gateway import strict
-from gateway.providers.fake import FakeStep
+from gateway.providers.fake_script import FakeStep
 from gateway.strict import Strict
 
 EMBEDDED_MODELS = ("smollm2",)

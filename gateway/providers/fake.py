@@ -1,72 +1,159 @@
-"""A provider without a model, at once or by a script."""
+"""A provider without a model: it answers at once, or as a script says. For tests, ours and our users'.
+
+Unscripted it echoes: the same request always gets the same answer, in OpenAI's shapes. A script makes it slow,
+wrong or absent, one step a call:
+
+    providers:
+      flaky:
+        type: fake
+        cycle: true
+        script:
+          - {error: {status: 429, message: slow down, retry_after: 2}}
+          - {answer: Hello there, delay: 0.2, pause: 0.05}
+          - {chunks: [Hel, lo], cut: 1}
+
+`FakeStep` describes every key of a step. A word is a token here, in prompts and answers.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Self
+import asyncio
+import itertools
+import math
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
-from pydantic import Field, model_validator
+import orjson
 
-from gateway import strict
-from gateway.strict import Strict
+from gateway.errors import UpstreamFailed
+from gateway.providers.fake_answers import Malformed, Reply, embeddings, reply_to
+from gateway.providers.fake_script import FakeScript, FakeStep
+from gateway.routes import ProviderSpec, Task
+from gateway.types import Answer, UpstreamRequest
 
-
-class FakeError(Strict):
-    """An error in OpenAI's shape."""
-
-    status: int = Field(500, ge=400, le=599, description="HTTP status", examples=["429"])
-    message: str = Field("scripted error", description="What the caller reads")
-    type: str = Field("server_error", description="OpenAI's error type")
-    code: str | None = Field(None, description="OpenAI's error code", examples=["rate_limit_exceeded"])
-    retry_after: float | None = Field(None, ge=0, le=86400, description="Seconds for the Retry-After header")
-
-
-class FakeToolCall(Strict):
-    """A call of one of the caller's tools."""
-
-    name: str = Field(min_length=1, description="The tool's name")
-    arguments: dict[str, Any] = Field({}, description="Its arguments", examples=["{city: Oslo}"])
+_ECHO = FakeStep.model_validate({})
+_JSON = {"content-type": "application/json"}
+_SSE = {"content-type": "text/event-stream; charset=utf-8"}
+_HTML = b"<html><head><title>503</title></head><body><h1>503 Service Unavailable</h1></body></html>\n"
 
 
-class FakeUsage(Strict):
-    """Tokens as the answer states them; what is not written is counted from the text."""
+class FakeProvider:
+    """Answers without a model. One object counts its script's steps over all its callers."""
 
-    prompt_tokens: int | None = Field(None, ge=0, description="Tokens in")
-    completion_tokens: int | None = Field(None, ge=0, description="Tokens out")
-    cached_tokens: int = Field(0, ge=0, description="Part of the prompt's tokens that were cached")
-    reasoning_tokens: int = Field(0, ge=0, description="Part of the completion's tokens that were reasoning")
+    def __init__(self, spec: ProviderSpec) -> None:
+        self.name = spec.name
+        script = FakeScript.model_validate(dict(spec.options))
+        self._steps = script.script or [_ECHO]
+        self._cycle = script.cycle
+        self._calls = itertools.count()
+
+    async def start(self) -> None:
+        """Nothing to begin."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def status(self) -> str:
+        """Always ready."""
+        return "ready"
+
+    async def send(self, request: UpstreamRequest) -> Answer:
+        """Answer one attempt as the script's next step says."""
+        number = next(self._calls)
+        step = self._steps[number % len(self._steps) if self._cycle else min(number, len(self._steps) - 1)]
+        if step.delay:
+            await asyncio.sleep(step.delay)
+        fixed = _fixed(step, request)
+        if fixed is not None:
+            return fixed
+        try:
+            if request.task is Task.EMBEDDINGS:
+                return await _whole(embeddings(request, step), step)
+            reply = reply_to(request, step, f"fake-{number}")
+        except Malformed as error:
+            return _error(400, str(error), "invalid_request_error", "invalid_request")
+        if request.stream:
+            return Answer(200, dict(_SSE), chunks=_stream(reply, step))
+        return await _whole(reply.whole(), step)
 
 
-class FakeStep(Strict):
-    """What one call gets. At most one of the keys that say what; without any, an echo of the request."""
+async def _whole(body: dict[str, Any], step: FakeStep) -> Answer:
+    """The answer in one piece, unless the step breaks it."""
+    if step.stall is not None:
+        await asyncio.Event().wait()
+    if step.cut is not None or step.truncate is not None:
+        raise UpstreamFailed("the fake provider broke the connection, as its script says")
+    raw = orjson.dumps(body)
+    return Answer(200, dict(_JSON), raw[: len(raw) // 2] if step.garbage else raw)
 
-    answer: str | None = Field(None, description="The text; a stream sends it word by word", examples=["Hello"])
-    chunks: list[str] | None = Field(None, description="The text in the pieces a stream sends", examples=["[Hel, lo]"])
-    tool_call: FakeToolCall | None = Field(None, description="A call of a tool instead of text")
-    embedding: list[float] | None = Field(
-        None, min_length=1, description="The vector for every input", examples=["[0.6, 0.8]"]
-    )
-    error: FakeError | None = Field(None, description="An error in OpenAI's shape", examples=["{status: 429}"])
-    html: bool = Field(False, description="A 503 with an HTML page, as a load balancer sends")
-    garbage: bool = Field(False, description="A 200 with half a JSON; a stream ends in half an event")
-    raw: str | None = Field(None, description="Exactly these characters as the body", examples=["'data: {}'"])
-    status: int = Field(200, ge=200, le=599, description="HTTP status of `raw`")
-    content_type: str | None = Field(None, description="Content type of `raw`")
-    delay: float = Field(0, ge=0, le=86400, description="Seconds before the status and headers", examples=["0.5"])
-    pause: float = Field(0, ge=0, le=86400, description="Seconds between two chunks", examples=["0.05"])
-    cut: int | None = Field(None, ge=0, description="The connection breaks after so many chunks", examples=["2"])
-    truncate: int | None = Field(None, ge=0, description="The stream ends after so many chunks, without [DONE]")
-    stall: int | None = Field(None, ge=0, description="Silent for ever after so many chunks", examples=["1"])
-    split: int | None = Field(None, ge=1, description="Cut a stream's bytes into pieces of this size", examples=["1"])
-    finish_reason: str | None = Field(None, description="Why the answer ends", examples=["length"])
-    usage: FakeUsage | None = Field(None, description="Token counts to state")
-    no_usage: bool = Field(False, description="State no token counts at all")
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        said = ("answer", "chunks", "tool_call", "embedding", "error", "html", "garbage", "raw")
-        given = [name for name in said if getattr(self, name) not in (None, False)]
-        if len(given) > 1:
-            raise strict.refusal(
-                f"says {' and '.join(given)}. Keep one of them, and make the others steps of their own."
-            )
-        return self
+async def _stream(reply: Reply, step: FakeStep) -> AsyncGenerator[bytes, None]:
+    """The events of `reply`, broken off, slowed or cut up as the step says."""
+    sent = 0
+    ends = step.truncate if step.truncate is not None else math.inf
+    for event in reply.pieces():
+        if sent >= ends:
+            return
+        await _disturb(step, sent)
+        for part in _split(event, step.split):
+            yield part
+        sent += 1
+    await _disturb(step, sent)
+    # A step that says more chunks than there are still breaks the stream, before its end.
+    if step.cut is not None or step.stall is not None:
+        await _disturb(step, max(step.cut or 0, step.stall or 0))
+    if step.truncate is not None:
+        return
+    for event in reply.ending():
+        if step.garbage:
+            yield event[: len(event) // 2]
+            return
+        for part in _split(event, step.split):
+            yield part
+
+
+async def _disturb(step: FakeStep, sent: int) -> None:
+    """What the step says happens once `sent` pieces are out."""
+    if step.cut is not None and sent >= step.cut:
+        raise UpstreamFailed("the fake provider broke the connection, as its script says")
+    if step.stall is not None and sent >= step.stall:
+        await asyncio.Event().wait()
+    if step.pause and sent:
+        await asyncio.sleep(step.pause)
+
+
+def _split(event: bytes, size: int | None) -> Iterator[bytes]:
+    if size is None:
+        yield event
+        return
+    for start in range(0, len(event), size):
+        yield event[start : start + size]
+
+
+def _fixed(step: FakeStep, request: UpstreamRequest) -> Answer | None:
+    """The answer of a step that does not look at the request."""
+    if step.error is not None:
+        wrong = step.error
+        return _error(wrong.status, wrong.message, wrong.type, wrong.code, wrong.retry_after)
+    if step.html:
+        return Answer(503, {"content-type": "text/html; charset=utf-8"}, _HTML)
+    if step.raw is None:
+        return None
+    body = step.raw.encode()
+    headers = {"content-type": step.content_type or (_SSE if request.stream else _JSON)["content-type"]}
+    if not request.stream or step.status >= 400:
+        return Answer(step.status, headers, body)
+    return Answer(step.status, headers, chunks=_raw(body, step.split))
+
+
+async def _raw(body: bytes, size: int | None) -> AsyncGenerator[bytes, None]:
+    for part in _split(body, size):
+        yield part
+
+
+def _error(status: int, message: str, kind: str, code: str | None, retry_after: float | None = None) -> Answer:
+    headers = dict(_JSON)
+    if retry_after is not None:
+        headers["retry-after"] = f"{retry_after:g}"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return Answer(status, headers, orjson.dumps(body))

@@ -35,6 +35,8 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     """
     document = config_yaml.read(path)
     if document.data is None:
+        if not document.problems:
+            document.refuse((), "is empty. Write 'providers' and 'routes', as the manual shows.")
         raise ConfigError.of(document.problems)
     filled = config_secrets.fill(document, environment)
     file = _validated(document, filled)

@@ -47,7 +47,7 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """What the file at `path` says, or why it cannot be read in `problems` (then `data` is None).
+    """What the file at `path` says, or why it cannot be read in `problems`; `data` is None then, and where it is empty.
 
     Only plain data: no other tags. Aliases and `<<` are followed within bounds, a key
     written twice in one mapping is a problem.
@@ -62,7 +62,6 @@ def read(path: Path) -> Document:
         document.problems.append(_syntax(document.source, text, error))
         return document
     if node is None:
-        document.problems.append(Problem(document.source, None, "", "is empty. Write providers and routes."))
         return document
     try:
         document.data = _Reader(document).value(node, ())

@@ -46,8 +46,8 @@ UPWARDS = ["words", "machinery", "policy", "edges", "composition"]
 # Each foreign library has one door: the modules that may import it. ruff's TID251 holds the same table (pyproject).
 # `*` in these patterns stands for anything, dots too.
 DOORS = {
-    "fastapi": ["gateway.api.*", "gateway.server*", "promptlab.api.*"],
-    "starlette": ["gateway.api.*", "gateway.server*", "promptlab.api.*"],
+    "fastapi": ["gateway.api.*", "gateway.server", "promptlab.api.*"],
+    "starlette": ["gateway.api.*", "gateway.server", "promptlab.api.*"],
     "gradio": ["promptlab.workbench.*"],
     "sqlalchemy": ["gateway.store.*", "gateway.database*", "promptlab.store.*"],
     "alembic": ["gateway.store.*", "gateway.database*", "promptlab.store.*"],
@@ -58,9 +58,9 @@ DOORS = {
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],
     "yaml": ["gateway.config*", "gateway.prices"],
-    "uvicorn": ["gateway.server*", "gateway.api.protocol"],
+    "uvicorn": ["gateway.server_process", "gateway.api.protocol"],
     "httptools": ["gateway.api.protocol"],
-    "uvloop": ["gateway.server*"],
+    "uvloop": ["gateway.server_process"],
     "click": ["gateway.cli*"],
 }
 # Libraries that are like Python's own here: they shape data and do no IO.
@@ -246,9 +246,10 @@ def undocumented(house: House) -> list[str]:
 
 
 def is_sentence(docstring: str | None) -> bool:
-    """Whether the first line begins like a sentence (a capital, a figure, a quoted name) and one ends in it."""
+    """Whether the first line begins like a sentence (a capital, a figure, a library's name) and one ends in it."""
     first = (docstring or "").partition("\n")[0].strip()
-    return bool(re.match(r"[A-Z0-9`\"'“(/]", first)) and bool(re.search(r"[.?!:…][`\"'”)]*( |$)", first))
+    starts = bool(re.match(r"[A-Z0-9`\"'“(/]", first)) or first.startswith(tuple(DOORS))
+    return starts and bool(re.search(r"[.?!:…][`\"'”)]*( |$)", first))
 
 
 def wrong_words(house: House) -> list[str]:

@@ -1,0 +1,95 @@
+// The few things every page does in the browser itself. No library, nothing fetched from elsewhere.
+const lab = (() => {
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const chosen = () => { try { return localStorage.getItem("lab-mode"); } catch { return null; } };
+  const isDark = () => (chosen() ?? (system.matches ? "dark" : "light")) === "dark";
+  // Gradio sets its own `dark` class on the body when it starts; ours is on the root and decides.
+  function paint() {
+    root.classList.toggle("dark", isDark());
+    if (document.body) document.body.classList.toggle("dark", isDark());
+  }
+  function flip() {
+    try { localStorage.setItem("lab-mode", isDark() ? "light" : "dark"); } catch { /* private window */ }
+    paint();
+  }
+  paint();
+  system.addEventListener("change", paint);
+
+  async function status() {
+    const place = document.querySelector(".top .status");
+    if (!place || document.hidden) return;
+    let found = { tone: "bad", text: "server unreachable" };
+    try {
+      const answer = await fetch(place.dataset.from, { cache: "no-store" });
+      if (answer.status === 401) { location.reload(); return; }
+      if (answer.ok) found = await answer.json();
+    } catch { /* said above */ }
+    place.firstElementChild.dataset.tone = found.tone;
+    place.lastElementChild.textContent = found.text;
+    place.title = found.detail ?? "";
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    paint();
+    new MutationObserver(() => {
+      if (document.body.classList.contains("dark") !== isDark()) paint();
+    }).observe(document.body, { attributeFilter: ["class"] });
+    const title = document.querySelector("title");
+    const name = title?.textContent;
+    if (title) new MutationObserver(() => { if (title.textContent !== name) title.textContent = name; })
+      .observe(title, { childList: true });
+    document.querySelector(".top .mode")?.addEventListener("click", flip);
+    if (document.querySelector(".top .status")) { status(); setInterval(status, 4000); }
+  });
+  document.addEventListener("visibilitychange", status);
+
+  // State in the address: [name, value] pairs; empty values are left out. Very long texts stay out
+  // of the address rather than making a link no server takes.
+  function remember(pairs) {
+    const query = new URLSearchParams();
+    for (const [name, value] of pairs) {
+      if (value === null || value === undefined || value === "" || String(value).length > 12000) continue;
+      query.append(name, value);
+    }
+    const text = query.toString();
+    history.replaceState(history.state, "", location.pathname + (text ? "?" + text : ""));
+  }
+
+  async function copy(text) {
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* not a secure context */ }
+    const area = Object.assign(document.createElement("textarea"), { value: text });
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+
+  // The dialog "Copy as". `calls`: [{route, curl, Python, MLflow}].
+  function sheet(calls) {
+    const made = (tag, props, ...children) => { const e = Object.assign(document.createElement(tag), props); e.append(...children); return e; };
+    let kind = "curl", call = calls[0];
+    const code = made("pre", { className: "mono", tabIndex: 0 });
+    const kinds = made("div", { className: "segments" });
+    const done = made("button", { className: "btn primary", textContent: "Copy" });
+    const show = () => {
+      code.textContent = call[kind];
+      done.textContent = "Copy";
+      for (const b of kinds.children) b.setAttribute("aria-pressed", b.textContent === kind);
+    };
+    for (const name of ["curl", "Python", "MLflow"]) kinds.append(made("button", { textContent: name, onclick: () => { kind = name; show(); } }));
+    const pick = made("select", { ariaLabel: "Route", onchange: () => { call = calls[pick.selectedIndex]; show(); } },
+      ...calls.map((c) => made("option", { textContent: c.route })));
+    done.onclick = async () => { done.textContent = (await copy(code.textContent)) ? "Copied" : "Select the text and copy it"; };
+    const box = made("dialog", { className: "sheet yard" },
+      made("header", {}, made("h2", { textContent: "Copy this call as" }), ...(calls.length > 1 ? [pick] : []), kinds), code,
+      made("footer", {}, made("button", { className: "btn", textContent: "Close", onclick: () => box.close() }), done));
+    box.addEventListener("close", () => box.remove());
+    box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+    document.body.append(box);
+    show();
+    box.showModal();
+  }
+  return { remember, copy, sheet };
+})();

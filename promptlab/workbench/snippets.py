@@ -1,0 +1,70 @@
+"""One call of the playground, written out so that it can be repeated elsewhere. Keys are never in it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pprint import pformat
+from typing import Any
+
+from promptlab.workbench.form import Form
+
+_KEY = "PROMPTYARD_KEY"
+
+
+def calls(form: Form, address: str) -> list[dict[str, str]]:
+    """For each route: its name and the call as curl, Python and MLflow text. `address` is the server's own."""
+    return [
+        {
+            "route": route,
+            "curl": curl(form.call(route), address),
+            "Python": python(form.call(route), address),
+            "MLflow": mlflow(form, route, address),
+        }
+        for route in form.routes
+    ]
+
+
+def curl(body: dict[str, Any], address: str) -> str:
+    """The call as a shell command."""
+    text = json.dumps(body, indent=2, ensure_ascii=False)
+    return (
+        f"curl {address}/v1/chat/completions \\\n"
+        f'  -H "Authorization: Bearer ${_KEY}" \\\n'
+        f"  -H 'Content-Type: application/json' \\\n"
+        f"  -d {shlex.quote(text)}"
+    )
+
+
+def python(body: dict[str, Any], address: str) -> str:
+    """The call with OpenAI's own client."""
+    arguments = "".join(f"    {name}={_literal(value)},\n" for name, value in body.items())
+    return (
+        "import os\n\nfrom openai import OpenAI\n\n"
+        f'client = OpenAI(base_url="{address}/v1", api_key=os.environ.get("{_KEY}", "none"))\n'
+        f"answer = client.chat.completions.create(\n{arguments})\n"
+        "print(answer.choices[0].message.content)"
+    )
+
+
+def mlflow(form: Form, route: str, address: str) -> str:
+    """The call with OpenAI's client, logged as a run with MLflow's."""
+    params = {"model_route": route, "prompt_template": form.template, **form.parameters()}
+    return (
+        "import os\nimport mlflow\nfrom openai import OpenAI\n\n"
+        f'mlflow.set_tracking_uri("{address}")\nmlflow.set_experiment("Playground")\n'
+        f'client = OpenAI(base_url="{address}/v1", api_key=os.environ.get("{_KEY}", "none"))\n\n'
+        f"template = {_literal(form.template)}\nvalues = {_literal(form.used_values)}\n"
+        f"body = {_literal(form.call(route))}\n\n"
+        "with mlflow.start_run():\n"
+        f"    mlflow.log_params({_literal(params)})\n"
+        "    answer = client.chat.completions.create(**body)\n"
+        '    row = {**values, "prompt": body["messages"][-1]["content"], "output": answer.choices[0].message.content}\n'
+        "    mlflow.log_table(data={name: [value] for name, value in row.items()},\n"
+        '                     artifact_file="eval_results_table.json")\n'
+        '    mlflow.log_metric("output_tokens", answer.usage.completion_tokens)'
+    )
+
+
+def _literal(value: Any) -> str:
+    return pformat(value, width=90, sort_dicts=False).replace("\n", "\n    ")

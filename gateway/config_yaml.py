@@ -57,18 +57,31 @@ def read(path: Path) -> Document:
     if text is None:
         return document
     try:
+        _check_depth(text)
         node = yaml.compose(text, Loader=_Loader)
+        document.data = None if node is None else _Reader(document).value(node, ())
     except yaml.YAMLError as error:
         document.problems.append(_syntax(document.source, text, error))
-        return document
-    if node is None:
-        return document
-    try:
-        document.data = _Reader(document).value(node, ())
     except _TooMuch as error:
         document.problems.append(Problem(document.source, None, "", str(error)))
         document.data = None
     return document
+
+
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting before the composer sees it: it recurses in C, and 100,000 brackets crash the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _TooMuch(_too_deep(event.start_mark.line if event.start_mark else 0))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _too_deep(line: int) -> str:
+    return f"is nested more than {MAX_DEPTH} levels deep at line {line + 1}. Write it flatter."
 
 
 def _text(path: Path, document: Document) -> str | None:
@@ -126,7 +139,7 @@ class _Reader:
             raise _TooMuch(f"holds more than {MAX_NODES} values once its aliases are followed. Write it smaller.")
         # An alias inside its own anchor has no end, so the bound on depth refuses it too.
         if len(path) > MAX_DEPTH:
-            raise _TooMuch(f"is nested more than {MAX_DEPTH} levels deep at line {node.start_mark.line + 1}.")
+            raise _TooMuch(_too_deep(node.start_mark.line))
         self._document.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)

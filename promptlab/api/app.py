@@ -1,0 +1,45 @@
+"""The tracking server as one ASGI app, which speaks MLflow's protocol and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from promptlab.api import artifacts, experiments, logged_models, metrics, promptlab_runs, runs, server_info
+from promptlab.api.wire import failed
+from promptlab.artifacts import Artifacts
+from promptlab.errors import EndpointNotFound, InvalidParameter, MethodNotAllowed
+from promptlab.lab import Lab
+from promptlab.ports import Database
+
+
+def create(database: Database, artifact_root: Path) -> FastAPI:
+    """An app that keeps runs in `database` and files below `artifact_root`, both made ready here.
+
+    It asks nobody who they are: whoever serves it does.
+    """
+    lab = Lab(database, Artifacts(artifact_root))
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    for noun in (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info):
+        app.include_router(noun.served.router(lab))
+    app.include_router(server_info.plain())
+    app.include_router(artifacts.raw(lab))
+    app.add_exception_handler(HTTPException, _not_served)
+    app.add_exception_handler(Exception, _broken)
+    return app
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.url.path
+    if status == 404:
+        return failed(EndpointNotFound(f"This server has no endpoint {request.method} {path}"))
+    if status == 405:
+        return failed(MethodNotAllowed(f"The endpoint {path} does not answer {request.method}"))
+    return failed(InvalidParameter("The request could not be read"))
+
+
+async def _broken(_request: Request, error: Exception) -> Response:
+    return failed(error)

@@ -1,0 +1,85 @@
+"""Experiments over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptlab.api import render
+from promptlab.api.wire import KEY_VALUE, Arguments, Endpoints, Field, array, integer, message, one_of, required, string
+from promptlab.entities import Tag, ViewType
+from promptlab.lab import Lab
+
+_ID = {"experiment_id": required(string)}
+_SEARCH = {
+    "max_results": Field(integer, default=1000),
+    "page_token": Field(string),
+    "filter": Field(string, default=""),
+    "order_by": Field(array(string), default=()),
+    "view_type": Field(one_of(ViewType), default=ViewType.ACTIVE_ONLY),
+}
+_NEW = {
+    "name": required(string),
+    "artifact_location": Field(string),
+    "tags": Field(array(message(KEY_VALUE)), default=()),
+}
+
+
+served = Endpoints()
+
+
+@served.post("experiments/create", _NEW)
+def create(lab: Lab, call: Arguments) -> Any:
+    tags = [Tag(**tag) for tag in call["tags"]]
+    return {"experiment_id": str(lab.create_experiment(call["name"], call["artifact_location"], tags))}
+
+
+@served.get("experiments/get", _ID)
+def get(lab: Lab, call: Arguments) -> Any:
+    return {"experiment": render.experiment(lab.experiment(call["experiment_id"]))}
+
+
+@served.get("experiments/get-by-name", {"experiment_name": required(string)})
+def get_by_name(lab: Lab, call: Arguments) -> Any:
+    return {"experiment": render.experiment(lab.experiment_by_name(call["experiment_name"]))}
+
+
+@served.post("experiments/search", _SEARCH)
+@served.get("experiments/search", _SEARCH)
+def search(lab: Lab, call: Arguments) -> Any:
+    page = lab.search_experiments(
+        call["view_type"], call["filter"], call["order_by"], call["max_results"], call["page_token"]
+    )
+    answer: dict[str, Any] = {}
+    if page.items:
+        answer["experiments"] = [render.experiment(found) for found in page.items]
+    return answer | ({"next_page_token": page.token} if page.token else {})
+
+
+@served.post("experiments/delete", _ID)
+def delete(lab: Lab, call: Arguments) -> Any:
+    lab.delete_experiment(call["experiment_id"])
+    return {}
+
+
+@served.post("experiments/restore", _ID)
+def restore(lab: Lab, call: Arguments) -> Any:
+    lab.restore_experiment(call["experiment_id"])
+    return {}
+
+
+@served.post("experiments/update", {**_ID, "new_name": required(string)})
+def update(lab: Lab, call: Arguments) -> Any:
+    lab.rename_experiment(call["experiment_id"], call["new_name"])
+    return {}
+
+
+@served.post("experiments/set-experiment-tag", {**_ID, **KEY_VALUE})
+def set_tag(lab: Lab, call: Arguments) -> Any:
+    lab.set_experiment_tag(call["experiment_id"], Tag(call["key"], call["value"]))
+    return {}
+
+
+@served.post("experiments/delete-experiment-tag", {**_ID, "key": required(string)})
+def delete_tag(lab: Lab, call: Arguments) -> Any:
+    lab.delete_experiment_tag(call["experiment_id"], call["key"])
+    return {}

@@ -1,0 +1,18 @@
+"""Logged models over HTTP: for now the one question that downloads of artifacts ask on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptlab.api.wire import Arguments, Endpoints, array, required, string
+from promptlab.lab import Lab
+
+served = Endpoints()
+
+
+@served.post("logged-models/search", {"experiment_ids": required(array(string))})
+def search(lab: Lab, call: Arguments) -> Any:
+    # Nothing can log a model yet, so whatever the filter says, none is found. The ids are still checked.
+    for experiment_id in call["experiment_ids"]:
+        lab.experiment(experiment_id)
+    return {}

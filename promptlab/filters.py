@@ -1,0 +1,374 @@
+"""MLflow's search grammar: what a filter or an order_by says, as data. Pure; errors in MLflow's words.
+
+    filter   := clause ( AND clause )*
+    clause   := [entity '.'] key  comparator  value
+    key      := bare | `back ticked` | "double quoted"
+    value    := number | 'single quoted' | "double quoted" | ( 'a', 'b' )
+    order_by := [entity '.'] key [ASC|DESC]
+
+Source: https://github.com/mlflow/mlflow/blob/master/mlflow/utils/search_utils.py
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from promptlab.errors import InvalidParameter
+
+Value = str | int | float | tuple[str, ...] | None
+
+NUMERIC = ("!=", "<", "<=", "=", ">", ">=")
+TEXT = ("!=", "=", "ILIKE", "LIKE")
+LISTS = ("IN", "NOT IN")
+PRESENCE = ("IS NOT NULL", "IS NULL")
+
+# Far beyond what anybody writes, and below what SQLite can nest or bind.
+MAX_CLAUSES = 200
+MAX_LIST = 10_000
+MAX_ORDER_BY = 20
+
+
+class Entity(StrEnum):
+    """What a clause is about."""
+
+    METRIC = "metric"
+    PARAM = "parameter"
+    TAG = "tag"
+    ATTRIBUTE = "attribute"
+    DATASET = "dataset"
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One condition. `value` is a number for numeric keys, a tuple for IN, None for IS (NOT) NULL."""
+
+    entity: Entity
+    key: str
+    comparator: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One key to sort by."""
+
+    entity: Entity
+    key: str
+    ascending: bool = True
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What one kind of search knows: `entities` maps every spelling, `names` are those an error lists."""
+
+    entities: Mapping[str, Entity]
+    names: object
+    entity_word: str
+    text_keys: frozenset[str]
+    number_keys: frozenset[str]
+    list_keys: frozenset[str]
+    presence: frozenset[Entity]
+    ordered: frozenset[Entity]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+RUNS = Grammar(
+    entities={
+        **dict.fromkeys(("metric", "metrics"), Entity.METRIC),
+        **dict.fromkeys(("parameter", "parameters", "param", "params"), Entity.PARAM),
+        **dict.fromkeys(("tag", "tags"), Entity.TAG),
+        **dict.fromkeys(("attribute", "attributes", "attr", "run"), Entity.ATTRIBUTE),
+        **dict.fromkeys(("dataset", "datasets"), Entity.DATASET),
+    },
+    names=[entity.value for entity in Entity],
+    entity_word="Valid values are",
+    text_keys=frozenset({"artifact_uri", "run_id", "run_name", "status", "user_id"}),
+    number_keys=frozenset({"start_time", "end_time"}),
+    list_keys=frozenset({"run_id"}),
+    presence=frozenset({Entity.TAG, Entity.PARAM}),
+    ordered=frozenset({Entity.METRIC, Entity.PARAM, Entity.TAG, Entity.ATTRIBUTE}),
+    aliases={
+        **dict.fromkeys(("created", "Created"), "start_time"),
+        **dict.fromkeys(("run name", "Run name", "Run Name"), "run_name"),
+    },
+)
+
+EXPERIMENTS = Grammar(
+    entities={
+        **dict.fromkeys(("attribute", "attributes", "attr", "experiment"), Entity.ATTRIBUTE),
+        **dict.fromkeys(("tag", "tags"), Entity.TAG),
+    },
+    names=("attribute", "tag", "tags"),
+    entity_word="Valid entity types are",
+    text_keys=frozenset({"name", "experiment_id"}),
+    number_keys=frozenset({"creation_time", "last_update_time"}),
+    list_keys=frozenset({"experiment_id"}),
+    presence=frozenset({Entity.TAG}),
+    ordered=frozenset({Entity.ATTRIBUTE}),
+)
+
+_DATASET_KEYS = frozenset({"name", "digest", "context"})
+
+_PART = r"(?:\w+|`[^`]*`|\"[^\"]*\")"
+_TOKEN = re.compile(
+    r"(?P<space>\s+)"
+    r"|(?P<string>'(?:''|[^'])*')"
+    r"|(?P<number>-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))"
+    rf"|(?P<name>{_PART}(?:\.{_PART})*)"
+    r"|(?P<compare>[<>=!~]+)"
+    r"|(?P<punct>[(),;])"
+    r"|(?P<other>.)",
+    re.DOTALL,
+)
+_PHRASES = {
+    ("IS", "NULL"): "IS NULL",
+    ("NOT", "IN"): "NOT IN",
+    ("NOT", "LIKE"): "NOT LIKE",
+    ("NOT", "ILIKE"): "NOT ILIKE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+
+    @property
+    def word(self) -> str:
+        """The token as a keyword."""
+        return self.text.upper() if self.kind == "name" else self.text
+
+
+_END = _Token("end", "")
+
+
+class _Tokens:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._tokens = [
+            _Token(match.lastgroup or "other", match.group())
+            for match in _TOKEN.finditer(text)
+            if match.lastgroup != "space"
+        ]
+        self._at = 0
+
+    def peek(self, ahead: int = 0) -> _Token:
+        at = self._at + ahead
+        return self._tokens[at] if at < len(self._tokens) else _END
+
+    def take(self) -> _Token:
+        token = self.peek()
+        self._at += 1
+        return token
+
+
+def parse_filter(text: str, grammar: Grammar) -> list[Clause]:
+    """The clauses of `text`, all of which must hold; none for an empty one."""
+    tokens = _Tokens(text)
+    clauses: list[Clause] = []
+    if tokens.peek() is _END:
+        return clauses
+    while True:
+        clauses.append(_clause(tokens, grammar))
+        if len(clauses) > MAX_CLAUSES:
+            raise InvalidParameter(f"The filter has more than {MAX_CLAUSES} clauses")
+        joint = tokens.take()
+        if joint is _END:
+            return clauses
+        if joint.text == ";":
+            if tokens.peek() is _END:
+                return clauses
+            raise InvalidParameter(
+                f"Search filter contained multiple expression {text!r}. Provide AND-ed expression list."
+            )
+        if joint.word != "AND":
+            raise _invalid_clauses(joint)
+
+
+def parse_order_by(items: Sequence[str], grammar: Grammar) -> list[Order]:
+    """The keys to sort by, in order of weight."""
+    if len(items) > MAX_ORDER_BY:
+        raise InvalidParameter(f"`order_by` has more than {MAX_ORDER_BY} fields")
+    orders = [_order(item, grammar) for item in items]
+    if len({(order.entity, order.key) for order in orders}) < len(orders):
+        raise InvalidParameter(f"`order_by` contains duplicate fields: {list(items)}")
+    return orders
+
+
+def _order(text: str, grammar: Grammar) -> Order:
+    tokens = _Tokens(text)
+    first, direction, rest = tokens.take(), tokens.take(), tokens.take()
+    if first.kind != "name" or rest is not _END:
+        raise InvalidParameter(f"Invalid order_by clause '{text}'. Could not be parsed.")
+    if direction is not _END and direction.word not in ("ASC", "DESC"):
+        raise InvalidParameter(f"Invalid ordering key in order_by clause '{text}'.")
+    entity, key = _identifier(first.text, grammar)
+    if entity not in grammar.ordered:
+        raise InvalidParameter(f"Invalid order_by entity: {entity.value}")
+    return Order(entity, key, direction.word != "DESC")
+
+
+def _clause(tokens: _Tokens, grammar: Grammar) -> Clause:
+    left = tokens.take()
+    if left.kind != "name":
+        raise _invalid_clauses(left)
+    if tokens.peek().kind != "compare" and tokens.peek().word not in ("LIKE", "ILIKE", "RLIKE", "IN", "IS", "NOT"):
+        raise _invalid_clauses(left)
+    comparator = _comparator(tokens)
+    entity, key = _identifier(left.text, grammar)
+    if comparator in PRESENCE:
+        if entity not in grammar.presence:
+            allowed = "tags and params" if Entity.PARAM in grammar.presence else "tags"
+            raise InvalidParameter(
+                f"IS NULL / IS NOT NULL is only supported for {allowed}, not for '{entity.value}' '{key}'"
+            )
+        return Clause(entity, key, comparator, None)
+    value = _value(tokens, entity, key, grammar)
+    _check_comparator(comparator, entity, key, value, grammar)
+    return Clause(entity, key, comparator, value)
+
+
+def _comparator(tokens: _Tokens) -> str:
+    token = tokens.take()
+    if token.kind == "compare":
+        return token.text
+    if token.word == "IS" and tokens.peek().word == "NOT" and tokens.peek(1).word == "NULL":
+        tokens.take()
+        tokens.take()
+        return "IS NOT NULL"
+    phrase = _PHRASES.get((token.word, tokens.peek().word))
+    if phrase is not None:
+        tokens.take()
+        return phrase
+    if token.word in ("IS", "NOT"):
+        raise InvalidParameter(f"Invalid comparison clause. Expected comparison found '{token.text}'")
+    return token.word
+
+
+def _identifier(text: str, grammar: Grammar) -> tuple[Entity, str]:
+    parts = re.match(rf"({_PART})(?:\.(.*))?\Z", text, re.DOTALL)
+    head, key = (text, None) if parts is None else parts.groups()
+    if key is None:
+        entity, key = Entity.ATTRIBUTE, _bare(head)
+    else:
+        name = _bare(head)
+        if name not in grammar.entities:
+            raise InvalidParameter(f"Invalid entity type '{name}'. {grammar.entity_word} {grammar.names}")
+        entity, key = grammar.entities[name], _bare(key)
+    if entity is Entity.ATTRIBUTE:
+        known = grammar.text_keys | grammar.number_keys
+        if key not in known and key not in grammar.aliases:
+            raise InvalidParameter(
+                f"Invalid attribute key '{key}' specified. Valid keys are '{sorted(known | grammar.aliases.keys())}'"
+            )
+        key = grammar.aliases.get(key, key)
+    elif entity is Entity.DATASET and key not in _DATASET_KEYS:
+        raise InvalidParameter(f"Invalid dataset key '{key}' specified. Valid keys are '{sorted(_DATASET_KEYS)}'")
+    return entity, key
+
+
+def _bare(text: str) -> str:
+    return text[1:-1] if len(text) >= 2 and text[0] == text[-1] and text[0] in '`"' else text
+
+
+def _value(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> Value:
+    token = tokens.take()
+    if token is _END:
+        raise InvalidParameter("Invalid comparison clause. Expected 3 tokens found 2")
+    if token.text == "(":
+        return _list(tokens, entity, key, grammar)
+    if entity is Entity.METRIC or (entity is Entity.ATTRIBUTE and key in grammar.number_keys):
+        return _number(token, entity, key)
+    if token.kind == "string":
+        return token.text[1:-1].replace("''", "'")
+    if token.kind == "name":
+        if token.text[0] == token.text[-1] == '"' and len(token.text) >= 2:
+            return token.text[1:-1]
+        raise InvalidParameter(
+            "Parameter value is either not quoted or unidentified quote types used for string value "
+            f"{token.text}. Use either single or double quotes."
+        )
+    raise _not_quoted(entity, token.text)
+
+
+def _number(token: _Token, entity: Entity, key: str) -> int | float:
+    if token.kind != "number":
+        which = "metric" if entity is Entity.METRIC else f"numeric attribute: {key}"
+        raise InvalidParameter(f"Expected numeric value type for {which}. Found {token.text}")
+    if entity is Entity.METRIC or not re.fullmatch(r"-?[0-9]{1,18}", token.text):
+        # Whole numbers beyond 64 bits too: as a float they still compare rightly, and any database takes them.
+        return float(token.text)
+    return int(token.text)
+
+
+def _not_quoted(entity: Entity, found: str) -> InvalidParameter:
+    match entity:
+        case Entity.ATTRIBUTE:
+            return InvalidParameter(f"Expected a quoted string value for attributes. Got value {found}")
+        case Entity.DATASET:
+            return InvalidParameter(f"Expected a quoted string value for dataset attributes. Got value {found}")
+        case _:
+            return InvalidParameter(
+                f"Expected a quoted string value for {entity.value} (e.g. 'my-value'). Got value {found}"
+            )
+
+
+def _list(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> tuple[str, ...]:
+    if entity in (Entity.TAG, Entity.PARAM):
+        raise _not_quoted(entity, "(")
+    if entity is Entity.METRIC or key in grammar.number_keys:
+        raise InvalidParameter(f"Expected numeric value type for {entity.value}: {key}. Found a list")
+    if entity is Entity.ATTRIBUTE and key not in grammar.list_keys:
+        raise InvalidParameter(
+            f"Only {sorted(grammar.list_keys)} attributes support comparison with a list of quoted string values."
+        )
+    values: list[str] = []
+    while True:
+        values.append(_quoted(tokens.take()))
+        end = tokens.take().text
+        if len(values) > MAX_LIST:
+            raise InvalidParameter(f"A list in the filter has more than {MAX_LIST} values")
+        if end == "," and tokens.peek().text == ")":
+            end = tokens.take().text
+        if end == ")":
+            return tuple(values)
+        if end != ",":
+            raise _ill_formed_list()
+
+
+def _quoted(token: _Token) -> str:
+    if token.kind == "string":
+        return token.text[1:-1].replace("''", "'")
+    if token.kind == "name" and token.text[0] == token.text[-1] == '"':
+        return token.text[1:-1]
+    raise _ill_formed_list()
+
+
+def _ill_formed_list() -> InvalidParameter:
+    return InvalidParameter(
+        "While parsing a list in the query, expected a non-empty list of string values, but got ill-formed list."
+    )
+
+
+def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, grammar: Grammar) -> None:
+    if entity is Entity.METRIC or (entity is Entity.ATTRIBUTE and key in grammar.number_keys):
+        valid: tuple[str, ...] = NUMERIC
+    elif entity is Entity.ATTRIBUTE and key == "experiment_id":
+        valid = ("!=", "=", *LISTS)
+    elif entity is Entity.DATASET or (entity is Entity.ATTRIBUTE and key in grammar.list_keys):
+        valid = (*TEXT, *LISTS)
+    else:
+        valid = TEXT
+    if comparator not in valid:
+        raise InvalidParameter(f"Invalid comparator '{comparator}' not one of '{sorted(valid)}'")
+    if isinstance(value, tuple) != (comparator in LISTS):
+        raise InvalidParameter(
+            f"Invalid comparison clause. Comparator '{comparator}' does not go with the value given for '{key}'"
+        )
+
+
+def _invalid_clauses(token: _Token) -> InvalidParameter:
+    return InvalidParameter(f"Invalid clause(s) in filter string: '{token.text or 'the end'}'")

@@ -1,0 +1,114 @@
+"""SQL of runs, their params and tags. Every function runs in its caller's transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from promptlab.entities import Metric, Param, Run, RunInfo, Tag
+from promptlab.store.metrics import metric_from_row
+from promptlab.store.schema import metrics, params, runs, tags
+from promptlab.store.upsert import insert_missing, insert_or_replace
+
+# Rows of children are fetched for this many runs at once: databases bound the length of an IN list.
+_BATCH = 500
+
+
+def find(connection: sa.Connection, run_id: str, *, lock: bool = False) -> RunInfo | None:
+    """The run without what was logged on it; with `lock` nobody else writes to it until the transaction ends."""
+    query = sa.select(runs).where(runs.c.id == run_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    return None if row is None else info_from_row(row)
+
+
+def info_from_row(row: sa.Row[tuple[object, ...]]) -> RunInfo:
+    """The run of this row of the table."""
+    return RunInfo(
+        number=row.number,
+        id=row.id,
+        experiment_id=row.experiment,
+        name=row.name,
+        user=row.user,
+        status=row.status,
+        start=row.start,
+        end=row.end,
+        artifact_uri=row.artifact_uri,
+        deleted=row.deleted,
+    )
+
+
+def complete(connection: sa.Connection, infos: Sequence[RunInfo]) -> list[Run]:
+    """The runs with their latest metrics, params and tags, in the order given."""
+    latest: dict[int, list[Metric]] = defaultdict(list)
+    settings: dict[int, list[Param]] = defaultdict(list)
+    labels: dict[int, list[Tag]] = defaultdict(list)
+    for start in range(0, len(infos), _BATCH):
+        numbers = [info.number for info in infos[start : start + _BATCH]]
+        for row in connection.execute(_children(metrics, numbers)):
+            latest[row.run].append(metric_from_row(row))
+        for row in connection.execute(_children(params, numbers)):
+            settings[row.run].append(Param(row.key, row.value))
+        for row in connection.execute(_children(tags, numbers)):
+            labels[row.run].append(Tag(row.key, row.value))
+    return [
+        Run(info, tuple(latest[info.number]), tuple(settings[info.number]), tuple(labels[info.number]))
+        for info in infos
+    ]
+
+
+def _children(table: sa.Table, numbers: list[int]) -> sa.Select[tuple[object, ...]]:
+    return sa.select(table).where(table.c.run.in_(numbers)).order_by(table.c.run, table.c.key)
+
+
+def insert(connection: sa.Connection, info: RunInfo) -> int:
+    """The number of the new run; that of `info` is not read."""
+    values = {
+        "id": info.id,
+        "experiment": info.experiment_id,
+        "name": info.name,
+        "user": info.user,
+        "status": info.status,
+        "start": info.start,
+        "end": info.end,
+        "artifact_uri": info.artifact_uri,
+        "deleted": info.deleted,
+    }
+    number: int = connection.execute(sa.insert(runs).values(values).returning(runs.c.number)).scalar_one()
+    return number
+
+
+def update(connection: sa.Connection, number: int, values: Mapping[str, object]) -> None:
+    """Set columns of one run."""
+    if values:
+        connection.execute(sa.update(runs).where(runs.c.number == number).values(**values))
+
+
+def update_all_of(connection: sa.Connection, experiment: int, values: Mapping[str, object]) -> None:
+    """Set columns of all runs of an experiment."""
+    connection.execute(sa.update(runs).where(runs.c.experiment == experiment).values(**values))
+
+
+def params_of(connection: sa.Connection, number: int, keys: Iterable[str]) -> dict[str, str]:
+    """Those params of a run that have one of these keys."""
+    query = sa.select(params.c.key, params.c.value).where(params.c.run == number, params.c.key.in_(list(keys)))
+    return {row.key: row.value for row in connection.execute(query)}
+
+
+def insert_params(connection: sa.Connection, number: int, new: Iterable[Param]) -> None:
+    """Add params; those whose key is there already are left as they are."""
+    insert_missing(connection, params, [{"run": number, "key": p.key, "value": p.value} for p in new])
+
+
+def set_tags(connection: sa.Connection, number: int, new: Iterable[Tag]) -> None:
+    """Set tags; of two with one key the later counts."""
+    latest = {tag.key: tag.value for tag in new}
+    rows = [{"run": number, "key": key, "value": value} for key, value in latest.items()]
+    insert_or_replace(connection, tags, rows)
+
+
+def delete_tag(connection: sa.Connection, number: int, key: str) -> bool:
+    """Whether there was such a tag to delete."""
+    mine = (tags.c.run == number) & (tags.c.key == key)
+    return connection.execute(sa.delete(tags).where(mine)).rowcount > 0

@@ -51,8 +51,14 @@ def dotted(path: Path) -> str:
     """`path` as `routes.fast.deployments[1].provider`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}"
     return text.removeprefix(".")
+
+
+def _one_line(key: str) -> str:
+    """A key as one short line, whatever was written as one."""
+    text = key if key.isprintable() else repr(key)[1:-1]
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def complaints(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from gateway.routes import Limits, Task
+from gateway.routes import Deployment, Limits, Route, Task
 
 
 class Scope(StrEnum):
@@ -40,6 +40,55 @@ class Key:
         return self.routes is None or route in self.routes
 
 
+class Rule(StrEnum):
+    """The limits there are, named as in `routes.yaml`."""
+
+    RPM = "rpm"
+    TPM = "tpm"
+    CONCURRENCY = "concurrency"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one call asks of one limit. `scope` is `key:<id>` or `route:<name>`.
+
+    Where less than `amount` is left, anything down to `least` is granted instead:
+    a call that does not say how much it will use is not made to wait for all it could.
+    """
+
+    scope: str
+    rule: Rule
+    limit: int
+    amount: int = 1
+    least: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing was granted: the first claim that did not fit, what is used, and seconds until it would fit."""
+
+    claim: Claim
+    used: int
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a limit stands after a grant: what is left, and seconds until the window is empty again."""
+
+    claim: Claim
+    left: int
+    reset: float
+
+
+@dataclass(slots=True)
+class Grant:
+    """Claims that were all taken together, until `settle`. `held` is the counters' own note of them."""
+
+    standings: list[Standing]
+    held: list[object] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Tokens:
     """Tokens of one answer as the provider counted them; `cached` and `reasoning` are parts of the other two."""
@@ -48,6 +97,44 @@ class Tokens:
     output: int = 0
     cached: int = 0
     reasoning: int = 0
+
+
+@dataclass(slots=True)
+class Request:
+    """One inference request as the caller sent it. `body` is its JSON object; nobody changes it in place."""
+
+    id: str
+    task: Task
+    model: str
+    body: Mapping[str, Any]
+    stream: bool
+    headers: Mapping[str, str]
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the caller of a stream asked for the chunk that carries usage."""
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way, from admission to settlement.
+
+    `route` and `deployment` are those of the attempt under way. `input_estimate` is an
+    upper estimate in tokens. Times are `time.perf_counter()` seconds but `time`, which is UTC epoch.
+    """
+
+    key: Key
+    route: Route
+    request: Request
+    time: float
+    started: float
+    grants: list[Grant]
+    input_estimate: int = 0
+    deployment: Deployment | None = None
+    first_token: float | None = None
+    settled: bool = False
 
 
 @dataclass(slots=True)
@@ -130,3 +217,27 @@ class UsageRecord:
     estimated: bool
     latency: float
     first_token: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Which usage records to sum: from `since` (inclusive) until `until`, UTC epoch seconds; of one key."""
+
+    since: float | None = None
+    until: float | None = None
+    key_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """Usage of one group, `cost` in nano-dollars.
+
+    `group` maps what was grouped by to its value; a day is days since 1970.
+    """
+
+    group: Mapping[str, str | int]
+    calls: int
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    cost: int

@@ -62,6 +62,27 @@ class TooLarge(LabError):
     code = "BAD_REQUEST"
 
 
+class Unauthenticated(LabError):
+    """No key, or none that is known: whoever serves this package asks for one."""
+
+    status = 401
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(LabError):
+    """A good key that may not do this."""
+
+    status = 403
+    code = "PERMISSION_DENIED"
+
+
+class Unavailable(LabError):
+    """Not now: still loading, or failed to."""
+
+    status = 503
+    code = "TEMPORARILY_UNAVAILABLE"
+
+
 class InternalError(LabError):
     """A fault of ours. The message says nothing about it: the server's log does."""
 

@@ -1,0 +1,1 @@
+"""The gateway's edges: HTTP in, the gateway's own words out."""

@@ -48,9 +48,7 @@ async def checked(answer: Answer, provider: str) -> Answer:
     if answer.chunks is not None:
         if not kind.startswith("text/event-stream"):
             await answer.chunks.aclose()
-            raise UpstreamFailed(
-                f"Provider '{provider}' answered a stream with {_called(kind)}, not with events."
-            )
+            raise UpstreamFailed(f"Provider '{provider}' answered a stream with {_called(kind)}, not with events.")
         return answer
     if answer.status in (401, 403):
         # Its text may quote our credential, and its status would tell the caller that *its* key is bad.
@@ -79,11 +77,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 def _worded(answer: Answer, provider: str, document: dict[str, Any] | None) -> Answer:
     """The same status and retry-after, told as OpenAI would: for proxies' HTML pages and FastAPI's `detail`."""
-    said = (
-        next((document[word] for word in ("message", "detail") if word in document), None)
-        if document
-        else None
-    )
+    said = next((document[word] for word in ("message", "detail") if word in document), None) if document else None
     message = f"Provider '{provider}' answered HTTP {answer.status}" + (f": {said}" if said else ".")
     _, headers, body = to_openai(UpstreamFailed(message))
     kept = {"retry-after": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}

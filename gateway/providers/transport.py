@@ -26,9 +26,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
 
-    async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], connect: float, *, stream: bool
-    ) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], connect: float, *, stream: bool) -> Answer:
         """The upstream's answer to `body`; its `chunks` are set when `stream` and the status is below 400.
 
         `connect` is in seconds and covers name, TCP and TLS; how long to wait for the answer is
@@ -75,9 +73,7 @@ class Transport:
     def _timeout(self, connect: float) -> aiohttp.ClientTimeout:
         known = self._timeouts.get(connect)
         if known is None:
-            known = self._timeouts[connect] = aiohttp.ClientTimeout(
-                total=None, connect=None, sock_connect=connect
-            )
+            known = self._timeouts[connect] = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect)
         return known
 
 
@@ -119,9 +115,7 @@ def failure(error: Exception) -> UpstreamFailed:
     if isinstance(error, aiohttp.ClientSSLError):
         return UpstreamFailed("The provider's TLS certificate or handshake was not accepted.")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamFailed(
-            "The provider could not be reached: the connection was refused or has no route."
-        )
+        return UpstreamFailed("The provider could not be reached: the connection was refused or has no route.")
     if isinstance(error, aiohttp.InvalidURL):
         return UpstreamFailed("The provider's base_url is not a usable address.")
     return UpstreamFailed("The provider broke the connection off before its answer was complete.")

@@ -1,0 +1,1 @@
+"""SQL of keys and usage, as expressions; frozen dataclasses out."""

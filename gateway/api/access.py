@@ -1,0 +1,82 @@
+"""Who is asking: the key of a request, and in protected mode whether it comes from this machine at all."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.errors import Forbidden
+from gateway.keys import Keys
+from gateway.types import Key, Scope
+
+HttpScope = Mapping[str, Any]
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Access:
+    """Recognises callers. `hosts` are further names this server goes by in protected mode."""
+
+    def __init__(self, keys: Keys, hosts: Iterable[str] = ()) -> None:
+        self._keys = keys
+        self._hosts = _LOOPBACK | set(hosts)
+
+    def key(self, headers: Mapping[bytes, bytes]) -> Key:
+        """The caller's key, from Bearer, `x-api-key` or a Basic password. Raises `InvalidKey` or `Forbidden`."""
+        if self._keys.protected:
+            self._check_origin(headers)
+        return self._keys.recognise(secret(headers))
+
+    def allow(self, headers: Mapping[bytes, bytes], scope: Scope) -> Key:
+        """The caller's key if it has `scope`."""
+        key = self.key(headers)
+        if scope not in key.scopes:
+            raise Forbidden(f"This key has no scope '{scope}'; it has: {', '.join(sorted(key.scopes)) or 'none'}.")
+        return key
+
+    def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """In protected mode, refuse what a foreign web page could make a browser send. Raises `Forbidden`."""
+        if self._keys.protected:
+            self._check_origin(headers)
+
+    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        # A page elsewhere whose name was made to point here (DNS rebinding) shows in Host, a plain one in Origin.
+        if _host(headers.get(b"host", b"")) not in self._hosts:
+            raise Forbidden(
+                "This server runs without an admin key, for callers on this machine only: its address must be "
+                "localhost or 127.0.0.1. Set PROMPTYARD_ADMIN_KEY to serve others.",
+                code="foreign_host",
+            )
+        origin = headers.get(b"origin")
+        cross = headers.get(b"sec-fetch-site") == b"cross-site" and headers.get(b"sec-fetch-mode") != b"navigate"
+        if cross or (origin is not None and urlsplit(origin.decode("latin-1")).hostname not in self._hosts):
+            raise Forbidden(
+                "This server runs without an admin key and refuses requests from other web sites.",
+                code="foreign_origin",
+            )
+
+
+def secret(headers: Mapping[bytes, bytes]) -> str | None:
+    """The key's secret a request carries, however its client sends it."""
+    authorization = headers.get(b"authorization", b"").decode("latin-1")
+    scheme, _, value = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer" if value.strip():
+            return value.strip()
+        case "basic":
+            try:
+                return base64.b64decode(value, validate=True).decode("latin-1").partition(":")[2] or None
+            except binascii.Error:
+                return None
+    given = headers.get(b"x-api-key", b"").decode("latin-1").strip()
+    return given or None
+
+
+def _host(header: bytes) -> str:
+    """The host name in a Host header, lower case, without port or brackets."""
+    try:
+        return urlsplit(f"//{header.decode('latin-1')}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,74 @@
+"""The admin API and the documentation pages, as one FastAPI application."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+
+from gateway.api import keys, usage
+from gateway.api.access import Access
+from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, to_openai
+from gateway.keys import Keys
+from gateway.usage import Ledger
+
+
+def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> FastAPI:
+    """The application for `/admin/**`, `/docs` and `/openapi.json`."""
+    app = FastAPI(title="Promptyard", version=version, docs_url=None, redoc_url=None)
+    app.include_router(keys.router(access, key_ring))
+    app.include_router(usage.router(access, ledger))
+    _add_docs(app)
+    app.add_exception_handler(GatewayError, _gateway_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(404, _not_found)
+    app.add_exception_handler(405, _wrong_method)
+    return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    # Swagger's own files come with a package: the page loads nothing from elsewhere.
+    bundle = Path(str(files("swagger_ui_bundle"))) / "vendor"
+    folder = max(bundle.glob("swagger-ui-*"))
+    app.mount("/docs/assets", StaticFiles(directory=folder))
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Promptyard API",
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon-32x32.png",
+        )
+
+
+def _respond(error: GatewayError) -> Response:
+    status, headers, body = to_openai(error)
+    return Response(body, status, dict(headers))
+
+
+def _gateway_error(_request: Request, error: Exception) -> Response:
+    return _respond(error if isinstance(error, GatewayError) else GatewayError("Something went wrong."))
+
+
+def _invalid(_request: Request, error: Exception) -> Response:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    return _respond(BadRequest(f"{where or 'The body'}: {first['msg']}.", param=where or None))
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    detail = f"There is no {request.method} {request.url.path} here. See /docs."
+    return _respond(error if isinstance(error, GatewayError) else NotFound(detail))
+
+
+def _wrong_method(request: Request, error: Exception) -> Response:
+    refusal = _respond(MethodNotAllowed(f"{request.url.path} does not take {request.method}."))
+    if isinstance(error, HTTPException) and error.headers:
+        refusal.headers.update(error.headers)
+    return refusal

@@ -1,0 +1,77 @@
+"""Keys and usage as JSON and the command line show them, and what both understand of a question about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.store.usage import GROUPS
+from gateway.types import Key, UsageRecord, UsageSum
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def key(key: Key) -> Mapping[str, Any]:
+    """A key as JSON shows it. Times are UTC epoch seconds."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "routes": None if key.routes is None else sorted(key.routes),
+        "rpm": key.limits.rpm,
+        "tpm": key.limits.tpm,
+        "concurrency": key.limits.concurrency,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "state": state(key),
+    }
+
+
+def state(key: Key) -> str:
+    """`active`, `revoked` or `expired`."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= time.time() else "active"
+
+
+def groups(text: str) -> list[str]:
+    """Names of `GROUPS` from a comma-separated list."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in GROUPS:
+            raise BadRequest(f"group_by: '{name}' is none of {', '.join(GROUPS)}.", param="group_by")
+    return list(dict.fromkeys(names))
+
+
+def moment(text: str | None, name: str) -> float | None:
+    """UTC epoch seconds of an ISO 8601 date or time."""
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"{name}: '{text[:40]}' is not an ISO 8601 date such as 2026-01-31.", param=name) from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def usage_sum(row: UsageSum) -> dict[str, Any]:
+    """A sum as JSON shows it: days as dates, money in USD."""
+    group = {name: _day(value) if name == "day" else value for name, value in row.group.items()}
+    sums = {"calls": row.calls, "failed": row.failed, "input_tokens": row.input_tokens}
+    return {**group, **sums, "output_tokens": row.output_tokens, "cost_usd": row.cost / 1e9}
+
+
+def usage_record(record: UsageRecord) -> dict[str, Any]:
+    """A record as JSON shows it: money in USD, times in seconds."""
+    shown = dataclasses.asdict(record)
+    shown["cost_usd"] = shown.pop("cost") / 1e9
+    return shown
+
+
+def _day(days: str | int) -> str:
+    return (_EPOCH + timedelta(days=int(days))).date().isoformat()

@@ -1,0 +1,83 @@
+"""Raw ASGI, the little of it the data plane needs: headers, a bounded body, an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from gateway.errors import BadRequest, ClientGone, GatewayError, Timeout, TooLarge, UnsupportedMedia, to_openai
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int, patience: float) -> bytes:
+    """The whole request body, of `most` bytes and `patience` seconds at most.
+
+    Raises `TooLarge` (before reading, where the length is told), `Timeout`,
+    `UnsupportedMedia` for a compressed body, `ClientGone`.
+    """
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMedia("Send the body uncompressed: Content-Encoding is not read here.")
+    told = headers.get(b"content-length", b"0")
+    if told.isdigit() and int(told) > most:
+        raise _too_large(most)
+    message = await _next(receive, patience)
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > most:
+            raise _too_large(most)
+        return body
+    parts = bytearray(body)
+    deadline = asyncio.get_running_loop().time() + patience
+    while message.get("more_body"):
+        message = await _next(receive, deadline - asyncio.get_running_loop().time())
+        parts += message.get("body", b"")
+        if len(parts) > most:
+            raise _too_large(most)
+    return bytes(parts)
+
+
+async def _next(receive: Receive, patience: float) -> Message:
+    try:
+        async with asyncio.timeout(patience):
+            message = await receive()
+    except TimeoutError:
+        raise Timeout("The request body did not arrive in time.") from None
+    if message["type"] == "http.disconnect":
+        raise ClientGone("The caller left before its request was complete.")
+    return message
+
+
+def _too_large(most: int) -> TooLarge:
+    size = f"{most / 2**20:g} MiB" if most >= 2**20 else f"{most} bytes"
+    return TooLarge(f"The request body is larger than {size}. PROMPTYARD_MAX_BODY sets the limit.")
+
+
+async def answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Send a whole answer."""
+    encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    encoded.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_error(send: Send, error: GatewayError, extra: Mapping[str, str]) -> None:
+    """Send `error` in OpenAI's shape."""
+    status, headers, body = to_openai(error)
+    challenge = {"www-authenticate": "Bearer"} if status == 401 else {}
+    # What is left of a body nobody will read must not be taken for the next request.
+    closing = {"connection": "close"} if isinstance(error, TooLarge | Timeout) else {}
+    await answer(send, status, {**headers, **challenge, **closing, **extra}, body)
+
+
+def need_json(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a body that is not JSON by its own word: browsers may send such from any page without asking."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind and kind != b"application/json" and not kind.endswith(b"+json"):
+        raise UnsupportedMedia(f"Send Content-Type: application/json, not {kind.decode('latin-1')}.")
+    if not kind and headers.get(b"origin"):
+        raise BadRequest("Send Content-Type: application/json.")

@@ -1,0 +1,196 @@
+"""`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `GET /v1/models`: the data plane, raw ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from gateway import limits
+from gateway.api import http
+from gateway.api.access import Access
+from gateway.dialects import body as json_body
+from gateway.dialects.sse import error_event
+from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound
+from gateway.proxy import Proxy
+from gateway.routes import Route, Task
+from gateway.routing import Router
+from gateway.types import Answer, Call, Key, Request, Scope
+
+log = logging.getLogger(__name__)
+
+_TASKS = {f"/v1/{task.value}": task for task in Task}
+#: The caller's headers an upstream gets to see; everything else stays here.
+_PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
+_MODELS = "/v1/models"
+
+
+class Inference:
+    """Everything under `/v1/`."""
+
+    def __init__(self, access: Access, proxy: Proxy, router: Router, *, max_body: int, body_timeout: float) -> None:
+        self._access = access
+        self._proxy = proxy
+        self._router = router
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+
+    async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+        """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
+        exchange = _Exchange(send, f"req_{os.urandom(12).hex()}")
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        try:
+            key = self._access.allow(headers, Scope.INFERENCE)
+            task = _TASKS.get(scope["path"])
+            if task is not None:
+                _need_method(scope, "POST")
+                await self._infer(exchange, headers, receive, task, key)
+            elif scope["path"] == _MODELS or scope["path"].startswith(f"{_MODELS}/"):
+                _need_method(scope, "GET")
+                await self._models(exchange, scope["path"], key)
+            else:
+                raise NotFound(f"There is no {scope['method']} {scope['path']} here. See /docs.")
+        except GatewayError as error:
+            await exchange.fail(error)
+        except asyncio.CancelledError:
+            if not exchange.left:
+                raise
+        except Exception:
+            log.exception("%s: a fault of ours", exchange.id)
+            await exchange.fail(GatewayError("Something went wrong inside the gateway. Its log says more."))
+
+    async def _infer(
+        self, exchange: _Exchange, headers: Mapping[bytes, bytes], receive: http.Receive, task: Task, key: Key
+    ) -> None:
+        http.need_json(headers)
+        raw = await http.read_body(receive, headers, self._max_body, self._body_timeout)
+        request = _request(exchange.id, task, json_body.parse(raw), headers)
+        watcher = exchange.watch(receive)
+        try:
+            call, answer = await self._proxy.answer(request, key)
+            await exchange.send(call, answer)
+        finally:
+            watcher.cancel()
+
+    async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
+        if path == _MODELS:
+            listed = [_model(route) for route in self._router.allowed(key)]
+            await exchange.reply({"object": "list", "data": listed})
+            return
+        await exchange.reply(_model(self._router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
+
+
+class _Exchange:
+    """One request and its answer: an id, whether the caller is still there, and what was sent."""
+
+    def __init__(self, send: http.Send, request_id: str) -> None:
+        self.id = request_id
+        self.left = False
+        self._send = send
+        self._started = False
+        self._recorded = False
+
+    def watch(self, receive: http.Receive) -> asyncio.Task[None]:
+        """Cancel this request the moment its caller leaves, so that the upstream stops too."""
+        self._recorded = True
+        return asyncio.create_task(self._watch(receive, asyncio.current_task()))
+
+    async def _watch(self, receive: http.Receive, task: asyncio.Task[Any] | None) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        if task is not None:
+            task.cancel()
+
+    async def reply(self, document: dict[str, Any]) -> None:
+        """Send our own JSON."""
+        await http.answer(self._send, 200, {"content-type": "application/json", **self._own()}, orjson.dumps(document))
+
+    async def send(self, call: Call, answer: Answer) -> None:
+        """Send a provider's answer, whole or as it comes."""
+        headers = {**answer.headers, **self._own(), **limits.headers(call.grants)}
+        if call.deployment is not None:
+            headers["x-promptyard-deployment"] = call.deployment.id
+        if answer.chunks is None:
+            self._started = True
+            await http.answer(self._send, answer.status, headers, answer.body)
+            return
+        async with aclosing(answer.chunks) as chunks:
+            # The first chunk is here already. Taking it starts the generator, which from now on settles the
+            # call however it ends; one that was never started would not.
+            first = await anext(chunks, b"")
+            self._started = True
+            await self._begin(answer.status, headers)
+            await self._part(first)
+            async for chunk in chunks:
+                await self._part(chunk)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def fail(self, error: GatewayError) -> None:
+        """Send `error`: as an answer, or as the last event of a stream that has begun."""
+        if not self._recorded:
+            log.info("%d %s, %s", error.status, error.message, self.id)
+        if isinstance(error, ClientGone):
+            return
+        if self._started:
+            await self._send({"type": "http.response.body", "body": error_event(error)})
+            return
+        await http.answer_error(self._send, error, self._own())
+
+    async def _begin(self, status: int, headers: Mapping[str, str]) -> None:
+        # Proxies in front must neither keep a stream back nor keep it.
+        headers = {**headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
+        encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def _part(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    def _own(self) -> dict[str, str]:
+        return {"x-request-id": self.id}
+
+
+def _request(request_id: str, task: Task, body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Request:
+    """The request in `body`, as far as we have to understand it; the rest is the upstream's to judge."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("Name a model: a string in the field 'model'. GET /v1/models lists them.", param="model")
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise BadRequest("'stream' must be true or false.", param="stream")
+    if not isinstance(body.get("stream_options") or {}, dict):
+        raise BadRequest("'stream_options' must be an object.", param="stream_options")
+    _need_content(task, body)
+    passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
+    return Request(request_id, task, model, body, bool(stream) and task is not Task.EMBEDDINGS, passed)
+
+
+def _need_content(task: Task, body: dict[str, Any]) -> None:
+    match task:
+        case Task.CHAT:
+            messages = body.get("messages")
+            if not isinstance(messages, list) or not messages:
+                raise BadRequest("'messages' must be a list of at least one message.", param="messages")
+            for number, message in enumerate(messages):
+                if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                    raise BadRequest("A message must be an object with a 'role'.", param=f"messages[{number}]")
+        case Task.COMPLETIONS if not isinstance(body.get("prompt"), str | list):
+            raise BadRequest("'prompt' must be a string or a list.", param="prompt")
+        case Task.EMBEDDINGS if not isinstance(body.get("input"), str | list):
+            raise BadRequest("'input' must be a string or a list.", param="input")
+
+
+def _model(route: Route) -> dict[str, Any]:
+    """A route as OpenAI lists a model; `task` is ours."""
+    return {"id": route.name, "object": "model", "created": 0, "owned_by": "promptyard", "task": route.task.value}
+
+
+def _need_method(scope: http.Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise MethodNotAllowed(f"{scope['path']} takes {method}, not {scope['method']}.")

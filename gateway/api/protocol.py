@@ -1,0 +1,82 @@
+"""uvicorn's HTTP protocol with a bound on headers, which it has none of: 64 KB and 10 s, or a bare 431 or 408."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD = 64 * 1024
+PATIENCE = 10.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. The clock runs from its first moment, and again from the first byte of each later request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head = 0
+        self._in_head = True
+        self._late: asyncio.TimerHandle | None = None
+        self._refusal = b"400 Bad Request"
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself does
+        """A caller is here; it has 10 s to ask something."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(PATIENCE, self._too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._on_time()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. A head still unfinished is counted whole: the parser keeps all of it."""
+        if self.parser is None or self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._in_head:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self.transport.is_closing():
+                self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head = True
+        self._head = 0
+        if self._late is None:
+            self._late = self.loop.call_later(PATIENCE, self._too_late)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """All headers are here. Raising makes the parser stop and uvicorn refuse, before any application sees it."""
+        self._in_head = False
+        self._on_time()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD:
+            self._refusal = b"431 Request Header Fields Too Large"
+            raise ValueError("headers too large")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What could not be parsed is answered as curtly as it was asked."""
+        self._refuse(self._refusal)
+
+    def _too_late(self) -> None:
+        self._late = None
+        # Nothing asked yet (no header, no byte of one): nothing to answer.
+        if self._head:
+            self._refuse(b"408 Request Timeout")
+        else:
+            self.transport.close()
+
+    def _on_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _refuse(self, status: bytes) -> None:
+        self._on_time()
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.close()

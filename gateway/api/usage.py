@@ -1,0 +1,52 @@
+"""`/admin/usage`: what was called, by whom, and what it cost. A key without scope `admin` sees its own calls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from gateway.api import described
+from gateway.api.access import Access
+from gateway.errors import NotFound
+from gateway.store.usage import GROUPS
+from gateway.types import Key, Scope, UsageFilter
+from gateway.usage import Ledger
+
+
+def router(access: Access, ledger: Ledger) -> APIRouter:
+    """The admin API of usage."""
+    api = APIRouter(prefix="/admin/usage", tags=["usage"])
+
+    def caller(request: Request) -> Key:
+        return access.key(dict(request.scope["headers"]))
+
+    @api.get("")
+    async def sums(
+        request: Request,
+        group_by: Annotated[str, Query(description=f"Comma-separated: {', '.join(GROUPS)}")] = "key,route,day",
+        since: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), inclusive")] = None,
+        until: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), exclusive")] = None,
+    ) -> dict[str, Any]:
+        """Calls, tokens and USD by group, with the total."""
+        key = caller(request)
+        only = UsageFilter(
+            since=described.moment(since, "since"),
+            until=described.moment(until, "until"),
+            key_id=None if Scope.ADMIN in key.scopes else key.id,
+        )
+        by = described.groups(group_by)
+        rows = await ledger.sums(by, only)
+        total = await ledger.sums([], only)
+        return {"data": [described.usage_sum(row) for row in rows], "total": described.usage_sum(total[0])}
+
+    @api.get("/{request_id}")
+    async def one(request: Request, request_id: str) -> dict[str, Any]:
+        """The usage record of one call, by the `x-request-id` of its answer."""
+        key = caller(request)
+        record = await ledger.find(request_id)
+        if record is None or (Scope.ADMIN not in key.scopes and record.key_id != key.id):
+            raise NotFound(f"There is no usage record '{request_id[:80]}'.", param="request_id")
+        return described.usage_record(record)
+
+    return api

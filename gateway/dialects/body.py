@@ -1,0 +1,56 @@
+"""A request body, parsed once and exactly: what JSON cannot carry through us unchanged is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+from gateway.errors import BadRequest
+
+# Nineteen digits may not fit 64 bits, and an escaped ASCII letter may spell a key a second time. Both are rare:
+# only bodies that could hold one are parsed a second time, by the parser that shows integers and pairs as written.
+_SUSPECT = re.compile(rb"[0-9]{19}|\\u00[2-7]")
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`.
+
+    Raises `BadRequest` for anything else, for a repeated top-level key (which of the two
+    would the upstream believe?) and for integers beyond 64 bits, which the parser would round.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(document, dict):
+        raise BadRequest("The body must be a JSON object.", code="invalid_json")
+    if _SUSPECT.search(body) or any(body.count(b'"%b"' % key.encode()) > 1 for key in document):
+        _check_exactly(body)
+    return document
+
+
+def _check_exactly(body: bytes) -> None:
+    outermost: list[tuple[str, Any]] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        nonlocal outermost
+        outermost = items  # the outermost object is closed, and so reported, last
+
+    try:
+        json.loads(body, object_pairs_hook=pairs, parse_int=_integer)
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.", code="invalid_json") from None
+    seen: set[str] = set()
+    for key, _ in outermost:
+        if key in seen:
+            raise BadRequest(f"The body has '{key}' twice.", param=key, code="invalid_json")
+        seen.add(key)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        raise BadRequest(f"The integer {digits[:24]} does not fit 64 bits.", code="invalid_json")
+    return 0

@@ -1,0 +1,149 @@
+"""Server-sent events of OpenAI's streams: read for usage and text as they pass, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError, UpstreamFailed, to_openai
+from gateway.types import Tokens
+
+#: One event larger than this is an upstream gone wrong.
+MAX_EVENT = 16 * 1024 * 1024
+DONE = b"data: [DONE]\n\n"
+
+
+class Tally:
+    """What a stream has said so far. `feed` it the upstream's bytes and send on what it returns.
+
+    `usage` is the provider's own count once it came. `text` is what the model wrote, in
+    UTF-8, and stands in for a count when a stream is cut. `pieces` counts chunks that
+    carried something. `done` says the stream came to an end of its own.
+    """
+
+    __slots__ = ("_hide_usage", "_rest", "done", "finished", "pieces", "text", "usage")
+
+    def __init__(self, *, hide_usage: bool = False) -> None:
+        self._hide_usage = hide_usage
+        self._rest = b""
+        self.usage: Tokens | None = None
+        self.text = bytearray()
+        self.pieces = 0
+        self.finished = False
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events `chunk` completes, less our own usage event. An event cut short waits for its rest.
+
+        Raises `UpstreamFailed` when what came is not an event stream of JSON objects.
+        """
+        if self._rest:
+            chunk = self._rest + chunk
+        end = _end(chunk)
+        self._rest = chunk[end:]
+        if len(self._rest) > MAX_EVENT:
+            raise UpstreamFailed("The provider's stream does not keep to events.")
+        if not end:
+            return b""
+        events = chunk[:end] if self._rest else chunk
+        if events.count(b"\n\n") == 1 and b"\r" not in events:
+            return b"" if self._read(events) else events
+        return b"".join(event for event in _split(events) if not self._read(event))
+
+    def close(self) -> None:
+        """The upstream ended. Raises `UpstreamFailed` when it did so before its answer was complete."""
+        if self._rest.strip() or not (self.done or self.finished):
+            raise UpstreamFailed("The provider's stream broke off before the answer was complete.")
+
+    def _read(self, event: bytes) -> bool:
+        """Note what `event` says; whether it is the usage event that only we asked for."""
+        if not event.startswith(b"data:"):
+            return self._read_lines(event)
+        data = event[5:].strip()
+        if data == b"[DONE]":
+            self.done = True
+            return False
+        return self._note(data)
+
+    def _read_lines(self, event: bytes) -> bool:
+        """The rare event with other fields, comments, or several data lines."""
+        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+        return self._read(b"data:" + b"\n".join(lines)) if lines else False
+
+    def _note(self, data: bytes) -> bool:
+        try:
+            document = orjson.loads(data)
+            choices = document.get("choices") or ()
+            for choice in choices:
+                self._note_choice(choice)
+            usage = document.get("usage")
+        except (orjson.JSONDecodeError, AttributeError, TypeError):
+            raise UpstreamFailed("The provider's stream holds an event that is not a JSON object.") from None
+        if "error" in document and not choices:
+            raise UpstreamFailed(f"The provider broke its stream off: {_said(document['error'])}")
+        if not isinstance(usage, dict):
+            return False
+        self.usage = read_usage(usage)
+        return self._hide_usage and not choices
+
+    def _note_choice(self, choice: dict[str, Any]) -> None:
+        if choice.get("finish_reason"):
+            self.finished = True
+        delta = choice.get("delta")
+        # Chat says `delta`, completions say `text`.
+        text = choice.get("text") if delta is None else delta.get("content")
+        if text:
+            self.pieces += 1
+            self.text += text.encode()
+        elif delta:
+            self._note_rest(delta)
+
+    def _note_rest(self, delta: dict[str, Any]) -> None:
+        """Reasoning, refusals and tool calls are output too."""
+        said = "".join(str(delta.get(name) or "") for name in ("reasoning_content", "reasoning", "refusal"))
+        for tool in delta.get("tool_calls") or ():
+            function = tool.get("function") or {}
+            said += f"{function.get('name') or ''}{function.get('arguments') or ''}"
+        if said:
+            self.pieces += 1
+            self.text += said.encode()
+
+
+def read_usage(usage: dict[str, Any]) -> Tokens:
+    """Tokens from OpenAI's `usage` object; what is missing or not a number counts as none."""
+    return Tokens(
+        input=_count(usage, "prompt_tokens"),
+        output=_count(usage, "completion_tokens"),
+        cached=_count(usage.get("prompt_tokens_details"), "cached_tokens"),
+        reasoning=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def error_event(error: GatewayError) -> bytes:
+    """How a stream that broke says so: an event the official client raises as `APIError`, and no `[DONE]`."""
+    return b"data: " + to_openai(error)[2] + b"\n\n"
+
+
+def _count(holder: Any, name: str) -> int:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _said(error: Any) -> str:
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
+
+
+def _end(chunk: bytes) -> int:
+    """Where the last whole event ends."""
+    if chunk.endswith((b"\n\n", b"\r\n\r\n")):
+        return len(chunk)
+    ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := chunk.rfind(blank)) >= 0]
+    return max(ends, default=0)
+
+
+def _split(events: bytes) -> list[bytes]:
+    """Each event with its own blank line, whichever line ends the upstream uses."""
+    if b"\r\n\r\n" not in events:
+        return [event + b"\n\n" for event in events.split(b"\n\n")[:-1]]
+    return [event + b"\r\n\r\n" for event in events.split(b"\r\n\r\n") if event]

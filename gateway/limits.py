@@ -1,0 +1,154 @@
+"""Limits of keys and routes: a call claims all it may use before it starts, and settles what it used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway import tokens
+from gateway.counters import Counters
+from gateway.errors import BadRequest, RateLimited
+from gateway.routes import Limits, Route, RouteTask
+from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
+
+_WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
+#: What an answer is taken to be at most when neither caller, route nor price table says.
+_UNSAID_OUTPUT = 4096
+
+
+class Limiter:
+    """Admits calls. `most_output` gives the most tokens a route's models can write, where that is known."""
+
+    def __init__(self, counters: Counters, most_output: Callable[[Route], int | None]) -> None:
+        self._counters = counters
+        self._most_output = most_output
+
+    async def admit(self, key: Key, route: Route, request: Request) -> Call:
+        """A call that holds requests, tokens and concurrency of `key` and `route`, until `settle`.
+
+        Taken in one step, all or none: a refused call has used up nothing. Raises `RateLimited`
+        naming the rule, or `BadRequest` when the call alone is larger than a limit.
+        """
+        call = Call(
+            key=key,
+            route=route,
+            request=request,
+            time=time.time(),
+            started=time.perf_counter(),
+            grants=[],
+        )
+        await self._claim(call, (f"key:{key.id}", key.limits), (f"route:{route.name}", route.limits))
+        return call
+
+    async def move(self, call: Call, route: Route) -> None:
+        """Let `call` go on with `route`: that route's limits are claimed, those of the one before given back.
+
+        Its key is not asked again: it holds what it held. Raises as `admit` does.
+        """
+        for grant in call.grants:
+            self._counters.settle(grant, 0, scope=f"route:{call.route.name}")
+        await self._claim(call, (f"route:{route.name}", route.limits))
+        call.route = route
+
+    def settle(self, call: Call, used: int) -> None:
+        """Give back what `call` holds; `used` tokens stay counted."""
+        for grant in call.grants:
+            self._counters.settle(grant, used)
+
+    async def _claim(self, call: Call, *scopes: tuple[str, Limits]) -> None:
+        if any(limits.tpm is not None for _, limits in scopes):
+            call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
+        claims = [claim for scope, limits in scopes for claim in self._claims(call, scope, limits)]
+        taken = await self._counters.take(claims)
+        if isinstance(taken, Refusal):
+            raise _refused(taken)
+        call.grants.append(taken)
+
+    def _claims(self, call: Call, scope: str, limits: Limits) -> list[Claim]:
+        claims = []
+        if limits.rpm is not None:
+            claims.append(Claim(scope, Rule.RPM, limits.rpm))
+        if limits.tpm is not None:
+            claims.append(self._token_claim(call, scope, limits.tpm))
+        if limits.concurrency is not None:
+            claims.append(Claim(scope, Rule.CONCURRENCY, limits.concurrency))
+        return claims
+
+    def _token_claim(self, call: Call, scope: str, limit: int) -> Claim:
+        """The whole of what the caller asked for; without its own cap on the output, whatever part of it is left.
+
+        Else every client would have to send `max_tokens` to be let in beside another.
+        """
+        output, capped = self._output(call)
+        amount = call.input_estimate + output
+        least = amount if capped else min(amount, call.input_estimate + 1)
+        if least > limit:
+            raise BadRequest(
+                f"This call may use {least} tokens, but {_owner(scope)} allows {limit} tokens a minute (tpm): "
+                "it can never be let in. Send a shorter prompt or a smaller max_tokens.",
+                code="request_exceeds_limit",
+            )
+        return Claim(scope, Rule.TPM, limit, amount, least)
+
+    def _output(self, call: Call) -> tuple[int, bool]:
+        """The most tokens the answer may have, and whether the upstream is told so."""
+        if call.route.task is RouteTask.EMBEDDINGS:
+            return 0, True
+        answers = positive(call.request.body.get("n")) or 1
+        asked = asked_output(call.request)
+        if asked is not None:
+            return asked * answers, True
+        if call.route.max_output_tokens is not None:
+            return call.route.max_output_tokens * answers, True
+        return (self._most_output(call.route) or _UNSAID_OUTPUT) * answers, False
+
+
+def headers(grants: list[Grant]) -> dict[str, str]:
+    """`x-ratelimit-*` as OpenAI sends them, for the tightest limit of each kind; none where nothing is limited.
+
+    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
+    """
+    said: dict[str, str] = {}
+    for rule, word in ((Rule.RPM, "requests"), (Rule.TPM, "tokens")):
+        standings = [one for grant in grants for one in grant.standings if one.claim.rule is rule]
+        if standings:
+            said |= _headers(min(standings, key=lambda one: one.left), word)
+    return said
+
+
+def _headers(standing: Standing, word: str) -> dict[str, str]:
+    return {
+        f"x-ratelimit-limit-{word}": str(standing.claim.limit),
+        f"x-ratelimit-remaining-{word}": str(standing.left),
+        f"x-ratelimit-reset-{word}": f"{standing.reset:.3f}s",
+    }
+
+
+def _refused(refusal: Refusal) -> RateLimited:
+    claim, wait = refusal.claim, max(1, -int(-refusal.retry_after // 1))
+    asked = f", this call needs {claim.least} more" if claim.rule is Rule.TPM else ""
+    error = RateLimited(
+        f"{_owner(claim.scope).capitalize()} allows {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "
+        f"{refusal.used} are in use{asked}. Try again in {wait} s.",
+        retry_after=wait,
+    )
+    word = {Rule.RPM: "requests", Rule.TPM: "tokens"}.get(claim.rule)
+    if word is not None:
+        error.headers |= _headers(Standing(claim, max(0, claim.limit - refusal.used), refusal.retry_after), word)
+    return error
+
+
+def _owner(scope: str) -> str:
+    kind, _, name = scope.partition(":")
+    return f"route '{name}'" if kind == "route" else "this key"
+
+
+def asked_output(request: Request) -> int | None:
+    """The cap on the answer's tokens that the caller itself set."""
+    return positive(request.body.get("max_completion_tokens")) or positive(request.body.get("max_tokens"))
+
+
+def positive(value: Any) -> int | None:
+    """`value` if it is an integer above zero."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

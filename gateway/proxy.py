@@ -1,0 +1,53 @@
+"""The spine: one inference request, from the route it names to its settled answer."""
+
+from __future__ import annotations
+
+from gateway.errors import BadRequest, GatewayError
+from gateway.fallback import send
+from gateway.limits import Limiter, asked_output
+from gateway.routes import Route, Task
+from gateway.routing import Router
+from gateway.types import Answer, Call, Key, Request
+from gateway.usage import Meter
+
+
+class Proxy:
+    """Answers inference requests."""
+
+    def __init__(self, router: Router, limiter: Limiter, meter: Meter) -> None:
+        self._router = router
+        self._limiter = limiter
+        self._meter = meter
+
+    async def answer(self, request: Request, key: Key) -> tuple[Call, Answer]:
+        """Answer one request on behalf of `key`. The order below is the policy."""
+        try:
+            route = self._router.find(request.model, key)
+            _check(request, route)
+            call = await self._limiter.admit(key, route, request)
+        except GatewayError as error:
+            self._meter.refuse(request, key, error)
+            raise
+        try:
+            answer = await send(self._router, self._limiter, call)
+        except BaseException as error:  # a client that leaves while we wait cancels us here
+            self._meter.close(call, error)
+            raise
+        return call, self._meter.metered(call, answer)
+
+
+def _check(request: Request, route: Route) -> None:
+    """Refuse what this route can never answer."""
+    if not route.task.serves(request.task):
+        path = Task.EMBEDDINGS if route.task.serves(Task.EMBEDDINGS) else Task.CHAT
+        raise BadRequest(
+            f"The model '{route.name}' serves {route.task.value}, not {request.task.value}: POST it to /v1/{path}.",
+            param="model",
+            code="wrong_task",
+        )
+    asked, most = asked_output(request), route.max_output_tokens
+    if asked is not None and most is not None and asked > most:
+        raise BadRequest(
+            f"max_tokens is {asked}, but the model '{route.name}' answers with {most} tokens at most.",
+            param="max_tokens",
+        )

@@ -1,0 +1,151 @@
+"""`promptyard serve` as a process: a socket, uvicorn on it, a banner, and an end within five seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import shlex
+import socket
+import sys
+import time
+
+import uvicorn
+
+from gateway.api.protocol import BoundedProtocol
+from gateway.errors import ConfigError
+from gateway.routes import Config, RouteTask
+from gateway.server import Application
+from gateway.settings import Settings
+
+#: Answers under way get this long to end by themselves once a stop is asked for, in seconds.
+_DRAIN = 2
+
+
+def run(settings: Settings, config: Config, version: str, started: float) -> None:
+    """Serve until a signal says stop. `started` is when this process began, UTC epoch seconds.
+
+    Raises `ConfigError` when this address cannot or must not be served.
+    """
+    _log_to_stderr(settings.log_level)
+    listener = _listen(settings)
+    with listener:
+        server = _Server(Application(settings, config, version), settings, config, version, listener, started)
+        # uvicorn hands Ctrl-C on once everything has stopped; that is a good end.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with the application's start and stop inside its own."""
+
+    def __init__(
+        self,
+        app: Application,
+        settings: Settings,
+        config: Config,
+        version: str,
+        listener: socket.socket,
+        started: float,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=BoundedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=_DRAIN,
+            )
+        )
+        self._app = app
+        self._base_url = _address(listener)
+        self._banner = banner(settings, config, version, self._base_url)
+        self._process_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.start(self._base_url)
+        await super().startup(sockets=sockets)
+        took = time.time() - self._process_started
+        print(f"{self._banner}\nReady after {took:.1f} s; Ctrl-C stops.", flush=True)  # noqa: T201 - for a person
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets=sockets)
+        await self._app.close()
+
+
+def banner(settings: Settings, config: Config, version: str, base_url: str) -> str:
+    """What a person needs to know to begin: addresses, a call to paste, where data lives."""
+    chat = next((route.name for route in config.routes.values() if route.task is RouteTask.CHAT), None)
+    lines = [
+        f"Promptyard {version}",
+        "",
+        f"  API       {base_url}/v1  (OpenAI's; models: {', '.join(config.routes)})",
+        f"  Lab       {base_url}/lab/" if settings.lab else "  Lab       off",
+        f"  Tracking  {base_url}  (export MLFLOW_TRACKING_URI={base_url})",
+        f"  Docs      {base_url}/docs",
+        f"  Data      {settings.data.resolve()}",
+        "",
+    ]
+    if settings.admin_key is None:
+        lines += ["  No admin key is set: only this machine is served, and no key is needed.", ""]
+    if chat is not None:
+        key = "" if settings.admin_key is None else ' -H "Authorization: Bearer $PROMPTYARD_ADMIN_KEY"'
+        body = f'{{"model": "{chat}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+        call = f"curl {base_url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        lines += [f"  {call}", ""]
+    return "\n".join(lines)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError:
+        raise ConfigError(f"--host: '{settings.host}' is not an address of this machine.") from None
+    if settings.admin_key is None and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        raise ConfigError(
+            f"--host: {settings.host} can be reached from other machines, and without an admin key whoever reaches "
+            "this server may use it. Set PROMPTYARD_ADMIN_KEY (for example to the output of: openssl rand -hex 32), "
+            "or leave --host at 127.0.0.1."
+        )
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        # From here on connections queue, also while the rest of the start is still under way.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"--port: {settings.host}:{settings.port} cannot be listened on ({error.strerror}). "
+            "Stop what uses it, or choose another with --port."
+        ) from None
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    """Where this server is reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
+    )
+    # What these say at info is said better by the banner and by the line of each call.
+    for name in ("uvicorn", "uvicorn.error", "httpx", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

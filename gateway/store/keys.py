@@ -1,0 +1,80 @@
+"""Keys in SQL. Every change raises one number that all processes watch."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select, update
+
+from gateway.routes import Limits
+from gateway.store.tables import key_changes, keys
+from gateway.types import Key, Scope
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, RowMapping
+
+    from gateway.database import Database
+
+
+class KeyStore:
+    """The keys of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def version(self) -> int:
+        """A number that grows with every change of any key, by any process."""
+        with self._database.read() as connection:
+            return connection.scalar(select(key_changes.c.version)) or 0
+
+    def all(self) -> dict[str, Key]:
+        """Every key by the hash of its secret, revoked and expired ones too, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).mappings()
+            return {row["hash"]: _key(row) for row in rows}
+
+    def add(self, key: Key, hashed: str) -> None:
+        """Store `key` under the hash of its secret."""
+        self._database.write(lambda connection: _changing(connection, insert(keys).values(hash=hashed, **_row(key))))
+
+    def revoke(self, key_id: str, at: float) -> bool:
+        """Mark a key as revoked; whether there was one of that id that was not revoked before."""
+        statement = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=at)
+        return self._database.write(lambda connection: _changing(connection, statement)) > 0
+
+
+def _changing(connection: Connection, statement: Any) -> int:
+    changed = connection.execute(statement).rowcount
+    raised = connection.execute(update(key_changes).values(version=key_changes.c.version + 1))
+    if not raised.rowcount:
+        connection.execute(insert(key_changes).values(id=1, version=1))
+    return int(changed)
+
+
+def _row(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": json.dumps(sorted(key.scopes)),
+        "routes": None if key.routes is None else json.dumps(sorted(key.routes)),
+        "rpm": key.limits.rpm,
+        "tpm": key.limits.tpm,
+        "concurrency": key.limits.concurrency,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def _key(row: RowMapping) -> Key:
+    return Key(
+        id=row["id"],
+        name=row["name"],
+        scopes=frozenset(Scope(scope) for scope in json.loads(row["scopes"])),
+        routes=None if row["routes"] is None else frozenset(json.loads(row["routes"])),
+        limits=Limits(row["rpm"], row["tpm"], row["concurrency"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+    )

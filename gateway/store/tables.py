@@ -1,0 +1,69 @@
+"""The gateway's tables. Times are UTC epoch seconds, money nano-dollars."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+keys = Table(
+    "gateway_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    # SHA-256 of the secret, hex. The secret is 256 random bits: there is nothing to guess, so nothing to slow down.
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),
+    Column("routes", Text),
+    Column("rpm", Integer),
+    Column("tpm", Integer),
+    Column("concurrency", Integer),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)
+
+# One row: every change of a key adds one, and every process looks at it.
+key_changes = Table(
+    "gateway_key_changes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+# How far each process's journal has been copied into `usage`, advanced in the same transaction.
+journals = Table(
+    "gateway_journals",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+)
+
+usage = Table(
+    "gateway_usage",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("request_id", String(64), nullable=False),
+    Column("time", Float, nullable=False),
+    # Whole days since 1970, UTC: the databases do not agree on how to take them from a time.
+    Column("day", Integer, nullable=False),
+    Column("key_id", String(32), nullable=False),
+    Column("key_name", String(200), nullable=False),
+    Column("route", String(200), nullable=False),
+    Column("deployment", String(400), nullable=False),
+    Column("task", String(40), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("error", String(80)),
+    Column("stream", Boolean, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("priced", Boolean, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("latency", Float, nullable=False),
+    Column("first_token", Float),
+    Index("gateway_usage_request", "request_id"),
+    Index("gateway_usage_time", "time"),
+)

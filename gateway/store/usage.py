@@ -1,0 +1,98 @@
+"""Usage records in SQL: filled from a journal, summed for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Integer, cast, func, insert, select, update
+
+from gateway.store.tables import journals, usage
+from gateway.types import UsageFilter, UsageRecord, UsageSum
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from gateway.database import Database
+
+_FIELDS = [field.name for field in dataclasses.fields(UsageRecord)]
+_DAY = 86400
+# What a sum can be grouped by.
+_GROUPS: dict[str, Any] = {
+    "key": usage.c.key_name,
+    "key_id": usage.c.key_id,
+    "route": usage.c.route,
+    "deployment": usage.c.deployment,
+    "day": usage.c.day,
+}
+GROUPS = tuple(_GROUPS)
+
+
+class UsageStore:
+    """The usage records of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def position(self, journal: str) -> tuple[int, int]:
+        """How far `journal` has been copied: segment and offset."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(journals.c.segment, journals.c.offset).where(journals.c.id == journal)
+            ).first()
+            return (row.segment, row.offset) if row else (1, 0)
+
+    def fill(self, journal: str, records: Sequence[UsageRecord], segment: int, offset: int) -> None:
+        """Add `records` and note that `journal` is copied up to here, in one transaction: never twice, never not."""
+        rows = [
+            {name: getattr(record, name) for name in _FIELDS} | {"day": int(record.time // _DAY)} for record in records
+        ]
+
+        def work(connection: Connection) -> None:
+            if rows:
+                connection.execute(insert(usage), rows)
+            here = {"segment": segment, "offset": offset}
+            if not connection.execute(update(journals).where(journals.c.id == journal).values(here)).rowcount:
+                connection.execute(insert(journals).values(id=journal, **here))
+
+        self._database.write(work)
+
+    def find(self, request_id: str) -> UsageRecord | None:
+        """The record of one call."""
+        with self._database.read() as connection:
+            row = connection.execute(select(usage).where(usage.c.request_id == request_id)).mappings().first()
+            return None if row is None else UsageRecord(**{name: row[name] for name in _FIELDS})
+
+    def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
+        """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order."""
+        groups = [_GROUPS[name].label(name) for name in by]
+        statement = select(
+            *groups,
+            func.count().label("calls"),
+            func.sum(cast(usage.c.status >= 400, Integer)).label("failed"),
+            func.sum(usage.c.input_tokens).label("input_tokens"),
+            func.sum(usage.c.output_tokens).label("output_tokens"),
+            func.sum(usage.c.cost).label("cost"),
+        )
+        if only.since is not None:
+            statement = statement.where(usage.c.time >= only.since)
+        if only.until is not None:
+            statement = statement.where(usage.c.time < only.until)
+        if only.key_id is not None:
+            statement = statement.where(usage.c.key_id == only.key_id)
+        if groups:
+            statement = statement.group_by(*groups).order_by(*groups)
+        with self._database.read() as connection:
+            rows = connection.execute(statement).mappings().all()
+        return [
+            UsageSum(
+                group={name: row[name] for name in by},
+                calls=int(row["calls"]),
+                failed=int(row["failed"] or 0),
+                input_tokens=int(row["input_tokens"] or 0),
+                output_tokens=int(row["output_tokens"] or 0),
+                cost=int(row["cost"] or 0),
+            )
+            for row in rows
+        ]

@@ -1,0 +1,108 @@
+"""Streams that cannot hang: the first chunk is awaited before an answer is given, every later one on a timer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from gateway.errors import UpstreamFailed, UpstreamTimeout
+from gateway.routes import Timeouts
+from gateway.types import Answer
+
+
+async def begun(answer: Answer, timeouts: Timeouts, deadline: float | None) -> Answer:
+    """`answer` once its first chunk is here, so that a stream which never starts can still be sent elsewhere.
+
+    The wait is the caller's to bound. From then on silence longer than `timeouts.idle`, or
+    passing `deadline` (loop time), ends the chunks with `UpstreamTimeout`.
+    """
+    chunks = answer.chunks
+    if chunks is None:
+        return answer
+    try:
+        first = await anext(chunks)
+    except StopAsyncIteration:
+        raise UpstreamFailed("The provider's stream ended before its first chunk.") from None
+    except BaseException:
+        await chunks.aclose()
+        raise
+    return Answer(answer.status, answer.headers, chunks=_paced(first, chunks, timeouts, deadline))
+
+
+async def _paced(
+    first: bytes, chunks: AsyncGenerator[bytes, None], timeouts: Timeouts, deadline: float | None
+) -> AsyncGenerator[bytes, None]:
+    watch = _Watch(timeouts.idle, deadline)
+    try:
+        yield first
+        while True:
+            watch.begin()
+            try:
+                chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError:
+                if not watch.fired:
+                    raise
+                watch.task.uncancel()
+                raise UpstreamTimeout(watch.reason) from None
+            finally:
+                watch.end()
+            yield chunk
+    finally:
+        watch.stop()
+        await chunks.aclose()
+
+
+class _Watch:
+    """Cancels the task that waits for a chunk when it waits too long.
+
+    `asyncio.timeout` would arm and disarm a timer for each chunk; this one is armed once, and
+    looks when it fires whether it fired too early.
+    """
+
+    __slots__ = ("_deadline", "_idle", "_loop", "_since", "_timer", "fired", "reason", "task")
+
+    def __init__(self, idle: float, deadline: float | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = idle
+        self._deadline = deadline
+        self._since: float | None = None
+        self.fired = False
+        self.reason = ""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("A stream is read inside a task.")
+        self.task: asyncio.Task[object] = task
+        self._timer = self._loop.call_later(self._next(self._loop.time()), self._look)
+
+    def begin(self) -> None:
+        """A wait for a chunk begins."""
+        self._since = self._loop.time()
+
+    def end(self) -> None:
+        """It is over."""
+        self._since = None
+
+    def stop(self) -> None:
+        """No more waits."""
+        self._timer.cancel()
+
+    def _next(self, now: float) -> float:
+        due = (now if self._since is None else self._since) + self._idle
+        return (due if self._deadline is None else min(due, self._deadline)) - now
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        late = self._deadline is not None and now >= self._deadline
+        if self._since is not None and (late or now >= self._since + self._idle):
+            self.fired = True
+            self.reason = (
+                "The answer took longer than the route's total timeout."
+                if late
+                else f"The provider was silent for {self._idle:g} s in the middle of its answer."
+            )
+            self.task.cancel()
+            return
+        # Past the deadline with a slow reader: look again soon, the next wait is the last.
+        self._timer = self._loop.call_later(max(0.05, self._next(now)), self._look)

@@ -1,0 +1,127 @@
+"""A stream's events pass byte for byte and are read for usage, wherever the network cuts them."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from gateway.dialects.sse import DONE, Tally
+from gateway.errors import UpstreamFailed
+
+
+def event(document: object) -> bytes:
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def delta(**fields: object) -> bytes:
+    return event({"choices": [{"index": 0, "delta": fields}], "usage": None})
+
+
+FINISH = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None})
+USAGE = event(
+    {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 9,
+            "completion_tokens": 4,
+            "prompt_tokens_details": {"cached_tokens": 5},
+            "completion_tokens_details": {"reasoning_tokens": 2},
+        },
+    }
+)
+STREAM = delta(role="assistant", content="") + delta(content="Grüße ") + delta(content="🌍") + FINISH + USAGE + DONE
+
+
+def cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[at : at + size] for at in range(0, len(stream), size)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100, 10_000])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_every_cut_passes_the_same_bytes_and_counts_the_same(size: int, newline: bytes) -> None:
+    stream = STREAM.replace(b"\n", newline)
+    tally = Tally()
+    passed = b"".join(tally.feed(chunk) for chunk in cut(stream, size))
+    tally.close()
+    assert passed == stream
+    assert tally.usage is not None
+    assert (tally.usage.input, tally.usage.output, tally.usage.cached, tally.usage.reasoning) == (9, 4, 5, 2)
+    assert bytes(tally.text).decode() == "Grüße 🌍"
+    assert (tally.pieces, tally.done, tally.finished) == (2, True, True)
+
+
+@pytest.mark.parametrize("size", [1, 50, 10_000])
+def test_the_usage_chunk_we_asked_for_is_taken_out_again(size: int) -> None:
+    tally = Tally(hide_usage=True)
+    assert b"".join(tally.feed(chunk) for chunk in cut(STREAM, size)) == STREAM.replace(USAGE, b"")
+    assert tally.usage is not None
+
+
+def test_usage_on_a_chunk_with_content_is_not_taken_out() -> None:
+    last = event({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}})
+    tally = Tally(hide_usage=True)
+    assert tally.feed(last) == last
+    assert tally.usage is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"reasoning_content": "hm"}, "hm"),
+        ({"refusal": "no"}, "no"),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": '{"a"'}}]}, 'f{"a"'),
+    ],
+)
+def test_everything_a_model_writes_is_tallied(fields: dict[str, object], text: str) -> None:
+    tally = Tally()
+    tally.feed(delta(**fields))
+    assert (bytes(tally.text).decode(), tally.pieces) == (text, 1)
+
+
+def test_completions_text_is_tallied() -> None:
+    tally = Tally()
+    tally.feed(event({"choices": [{"text": "abc"}]}))
+    assert bytes(tally.text) == b"abc"
+
+
+def test_comments_and_other_fields_pass() -> None:
+    noise = b": ping\n\nevent: x\nid: 3\ndata: " + orjson.dumps({"choices": []}) + b"\n\n"
+    assert Tally().feed(noise) == noise
+
+
+@pytest.mark.parametrize(
+    ("chunk", "message"),
+    [
+        (b"data: {half a json\n\n", "not a JSON object"),
+        (b"data: [1]\n\n", "not a JSON object"),
+        (event({"choices": [1]}), "not a JSON object"),
+        (event({"error": {"message": "out of memory"}}), "out of memory"),
+        (event({"error": "bad"}), "bad"),
+    ],
+)
+def test_garbage_and_upstream_errors_end_the_stream(chunk: bytes, message: str) -> None:
+    with pytest.raises(UpstreamFailed, match=message):
+        Tally().feed(chunk)
+
+
+@pytest.mark.parametrize("stream", [b"", delta(content="Hel"), delta(content="Hel") + b'data: {"cho'])
+def test_an_end_before_the_answer_is_complete_is_a_failure(stream: bytes) -> None:
+    tally = Tally()
+    tally.feed(stream)
+    with pytest.raises(UpstreamFailed, match="broke off"):
+        tally.close()
+
+
+def test_a_finished_answer_without_done_is_complete() -> None:
+    tally = Tally()
+    tally.feed(delta(content="x") + FINISH)
+    tally.close()
+    assert tally.finished
+
+
+def test_an_event_without_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.dialects.sse.MAX_EVENT", 1000)
+    tally = Tally()
+    tally.feed(b"data: " + b"x" * 990)
+    with pytest.raises(UpstreamFailed, match="does not keep to events"):
+        tally.feed(b"x" * 10)

@@ -1,0 +1,178 @@
+"""Counters take all or none and never give out more than there is, in memory and in Redis alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.counters import Counters, MemoryCounters
+from gateway.counters_redis import RedisCounters
+from gateway.types import Claim, Grant, Refusal, Rule
+
+
+@pytest.fixture
+async def counters(redis_or_none: str | None) -> AsyncIterator[Counters]:
+    made: Counters = MemoryCounters() if redis_or_none is None else RedisCounters(redis_or_none)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def settle(counters: Counters, grant: Grant, tokens: int, scope: str | None = None) -> None:
+    counters.settle(grant, tokens, scope)
+    telling = getattr(counters, "_telling", set())  # Redis is told in the background
+    if telling:
+        await asyncio.wait(telling)
+
+
+def rpm(limit: int, scope: str = "key:a") -> Claim:
+    return Claim(scope, Rule.RPM, limit)
+
+
+def tpm(limit: int, amount: int, least: int | None = None, scope: str = "key:a") -> Claim:
+    return Claim(scope, Rule.TPM, limit, amount, amount if least is None else least)
+
+
+def at_once(limit: int, scope: str = "key:a") -> Claim:
+    return Claim(scope, Rule.CONCURRENCY, limit)
+
+
+async def test_of_200_at_once_exactly_50_pass(counters: Counters) -> None:
+    taken = await asyncio.gather(*(counters.take([rpm(50)]) for _ in range(200)))
+    assert sum(isinstance(one, Grant) for one in taken) == 50
+    refused = next(one for one in taken if isinstance(one, Refusal))
+    assert refused.used == 50
+    assert 59 < refused.retry_after <= 60.1
+
+
+async def test_a_refused_call_has_taken_nothing(counters: Counters) -> None:
+    assert isinstance(await counters.take([rpm(2), tpm(100, 80)]), Grant)
+    refused = await counters.take([rpm(2), tpm(100, 30)])
+    assert isinstance(refused, Refusal)
+    assert refused.claim.rule is Rule.TPM
+    assert isinstance(await counters.take([rpm(2), tpm(100, 20)]), Grant)
+    last = await counters.take([rpm(2), tpm(100, 0, 0)])
+    assert isinstance(last, Refusal)
+    assert last.claim.rule is Rule.RPM
+
+
+async def test_concurrency_is_given_back_once(counters: Counters) -> None:
+    first = await counters.take([at_once(1)])
+    assert isinstance(first, Grant)
+    refused = await counters.take([at_once(1)])
+    assert isinstance(refused, Refusal)
+    assert refused.retry_after == 1.0
+    await settle(counters, first, 0)
+    await settle(counters, first, 0)
+    assert isinstance(await counters.take([at_once(1)]), Grant)
+    assert isinstance(await counters.take([at_once(1)]), Refusal)
+
+
+@pytest.mark.parametrize(("used", "left"), [(0, 100), (10, 90), (60, 40), (75, 25)])
+async def test_tokens_are_corrected_to_what_was_used(counters: Counters, used: int, left: int) -> None:
+    grant = await counters.take([tpm(100, 60)])
+    assert isinstance(grant, Grant)
+    assert grant.standings[0].left == 40
+    await settle(counters, grant, used)
+    assert isinstance(await counters.take([tpm(100, left + 1)]), Refusal)
+    assert isinstance(await counters.take([tpm(100, left)]), Grant)
+
+
+async def test_an_open_claim_takes_what_is_left(counters: Counters) -> None:
+    assert isinstance(await counters.take([tpm(100, 70)]), Grant)
+    grant = await counters.take([tpm(100, 4000, 10)])
+    assert isinstance(grant, Grant)
+    assert grant.standings[0].left == 0
+    assert isinstance(await counters.take([tpm(100, 4000, 10)]), Refusal)
+    await settle(counters, grant, 5)
+    assert isinstance(await counters.take([tpm(100, 25)]), Grant)
+
+
+async def test_one_scope_can_be_settled_alone(counters: Counters) -> None:
+    grant = await counters.take([at_once(1), at_once(1, "route:r"), tpm(10, 10, scope="route:r"), tpm(10, 10)])
+    assert isinstance(grant, Grant)
+    await settle(counters, grant, 0, "route:r")
+    assert isinstance(await counters.take([at_once(1, "route:r"), tpm(10, 10, scope="route:r")]), Grant)
+    assert isinstance(await counters.take([at_once(1)]), Refusal)
+    assert isinstance(await counters.take([tpm(10, 1)]), Refusal)
+    await settle(counters, grant, 0)
+    assert isinstance(await counters.take([at_once(1), tpm(10, 10)]), Grant)
+
+
+async def test_keys_do_not_share_limits(counters: Counters) -> None:
+    assert isinstance(await counters.take([rpm(1, "key:a")]), Grant)
+    assert isinstance(await counters.take([rpm(1, "key:b")]), Grant)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_minute_slides_exactly() -> None:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    for at, admitted in [
+        (0.0, True), (30.0, True), (30.5, False), (59.9, False), (60.02, True), (60.03, False), (90.0, False),
+        (90.02, True), (120.0, False), (121.0, True),
+    ]:  # fmt: skip
+        clock.now = 1000.0 + at
+        assert isinstance(await counters.take([rpm(2)]), Grant) is admitted, at
+
+
+async def test_waiting_as_told_is_enough() -> None:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    for step in range(20):
+        clock.now += 1.7
+        await counters.take([tpm(100, 7 + step % 5)])
+    refused = await counters.take([tpm(100, 90)])
+    assert isinstance(refused, Refusal)
+    clock.now += refused.retry_after - 0.02
+    assert isinstance(await counters.take([tpm(100, 90)]), Refusal)
+    clock.now += 0.03
+    assert isinstance(await counters.take([tpm(100, 90)]), Grant)
+
+
+async def test_what_expired_before_it_was_settled_is_not_taken_off_twice() -> None:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    grant = await counters.take([tpm(100, 100)])
+    assert isinstance(grant, Grant)
+    clock.now += 61
+    assert isinstance(await counters.take([tpm(100, 100)]), Grant)
+    counters.settle(grant, 0)
+    assert isinstance(await counters.take([tpm(100, 1)]), Refusal)
+
+
+async def test_a_window_keeps_a_bounded_number_of_entries() -> None:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    for _ in range(50_000):
+        clock.now += 0.0001
+        await counters.take([rpm(10**9)])
+    (window,) = counters._windows.values()
+    assert len(window.entries) <= 510
+
+
+async def test_without_redis_limits_go_on_here_and_say_so(unused_tcp_port: int) -> None:
+    counters = RedisCounters(f"redis://127.0.0.1:{unused_tcp_port}/0")
+    taken = [await counters.take([rpm(3), at_once(10)]) for _ in range(5)]
+    assert [isinstance(one, Grant) for one in taken] == [True, True, True, False, False]
+    assert "redis is gone" in counters.status()
+    for one in taken:
+        if isinstance(one, Grant):
+            counters.settle(one, 0)
+    await counters.close()
+
+
+async def test_two_processes_share_redis(fresh_redis: str) -> None:
+    first, second = RedisCounters(fresh_redis), RedisCounters(fresh_redis)
+    taken = await asyncio.gather(*(one.take([rpm(50)]) for one in [first, second] * 100))
+    assert sum(isinstance(one, Grant) for one in taken) == 50
+    await first.close()
+    await second.close()

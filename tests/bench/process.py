@@ -1,0 +1,163 @@
+"""Processes that a bench starts: pinned to one core, accounted for with their children, ended by id."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psutil
+
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+NO_NETWORK = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "NO_PROXY": "*", "no_proxy": "*"}
+
+
+class Unavailable(Exception):
+    """A server could not be installed or started; the text says why, for the table."""
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """A small environment for a server: nothing of the user's settings or credentials, then `more`."""
+    return {**{name: os.environ[name] for name in KEPT if name in os.environ}, **NO_NETWORK, **more}
+
+
+class Child:
+    """A started process. As a context manager it is ended, with all its descendants, on the way out."""
+
+    def __init__(
+        self, command: Sequence[str], *, core: int, log: Path, env: Mapping[str, str], cwd: Path, url: str = ""
+    ) -> None:
+        self.command = list(command)
+        self.url = url
+        self.log = log
+        self.began = time.perf_counter()
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(env),
+                cwd=cwd,
+                start_new_session=True,  # Ctrl-C comes to us alone, and we end them
+                preexec_fn=partial(os.sched_setaffinity, 0, {core}),
+            )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def wait_for(self, path: str, *, seconds: float = 180, key: str | None = None, pause: float = 0.05) -> Any:
+        """The JSON (or text) of the first 200 from `path`. Raises `Unavailable` when the process ends before."""
+        deadline = time.perf_counter() + seconds
+        while time.perf_counter() < deadline:
+            if self._process.poll() is not None:
+                raise Unavailable(f"it ended with {self._process.returncode}: {self.last_words()}")
+            answer = get(self.url + path, key)
+            if answer is not None:
+                return answer
+            time.sleep(pause)
+        raise Unavailable(f"no answer from {path} within {seconds:.0f} s: {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The last lines it wrote."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return " / ".join(line.strip() for line in lines[-3:])[-400:]
+
+    def tree(self, leave_out: Callable[[str], bool] | None = None) -> list[psutil.Process]:
+        """The process and its descendants, without those whose command line `leave_out` picks."""
+        try:
+            root = psutil.Process(self.pid)
+            found = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+        if leave_out is None:
+            return found
+        return [found[0], *(process for process in found[1:] if not leave_out(_command(process)))]
+
+    def cpu(self) -> float:
+        """Seconds of user and system time used so far by the whole tree, the ended and reaped included."""
+        total = 0.0
+        for process in self.tree():
+            try:
+                total += sum(process.cpu_times()[:4])  # user, system, and both of reaped children
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    def resident(self, leave_out: Callable[[str], bool] | None = None) -> int:
+        """Bytes of resident memory, summed over the tree but for what `leave_out` picks."""
+        total = 0
+        for process in self.tree(leave_out):
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    def end(self) -> None:
+        """End it as its user would, then whatever is left of its tree, by id."""
+        left = self.tree()[1:]
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+        # psutil checks the start time, so a pid that was given to somebody else is not touched.
+        for process in left:
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def get(url: str, key: str | None = None) -> Any:
+    """The answer of a GET, as JSON where it is JSON; None unless it came with status 200."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    try:
+        connection.request("GET", parts.path, headers={"authorization": f"Bearer {key}"} if key else {})
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    if answer.status != 200:
+        return None
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def two_cores() -> tuple[int, int]:
+    """The core of the server under test, and the core of stand-in and load generator."""
+    if not hasattr(os, "sched_getaffinity"):
+        raise Unavailable("pinning processes to a core needs Linux")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Unavailable("two cores are needed: one for the server, one for the load")
+    return cores[0], cores[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -58,12 +59,12 @@ class Server:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)  # type: ignore[arg-type]
 
     def wait_ready(self, seconds: float = 90) -> dict[str, object]:
-        """What `/health/ready` says once it answers 200: model and lab are loaded."""
+        """What `/health/ready` says once it answers 200 and nothing is loading any more, the lab included."""
         deadline = time.monotonic() + seconds
         with self.client() as client:
             while time.monotonic() < deadline:
                 answer = client.get("/health/ready")
-                if answer.status_code == 200:
+                if answer.status_code == 200 and "loading" not in answer.json().values():
                     return dict(answer.json())
                 time.sleep(0.1)
         raise AssertionError(f"not ready after {seconds} s: {answer.text}\n{self.stderr()}")
@@ -91,8 +92,7 @@ class Server:
         while (left := self.descendants()) and time.monotonic() - begun < ENDS_WITHIN:
             time.sleep(0.05)
         names = [f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in left]
-        for process in left:
-            process.kill()
+        self.reap()
         assert not names, f"left behind after Ctrl-C: {names}\n{self.stderr()}"
         code = self.process.returncode
         assert not interrupted or code == 0, f"Ctrl-C ended it with {code} instead of 0\n{self.stderr()}"
@@ -104,9 +104,12 @@ class Server:
         self.process.wait()
 
     def reap(self) -> None:
-        """End whatever a killed server left behind."""
-        for process in self.descendants():
-            process.kill()
+        """End whatever a killed server left behind, and wait until it is gone."""
+        while left := self.descendants():
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(0.02)
 
 
 def environment(settings: Mapping[str, str], mark: str) -> dict[str, str]:

@@ -177,7 +177,8 @@ class Reader(ast.NodeVisitor):
             self.module.names_read.setdefault(node.id, node.lineno)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.ctx, ast.Store):
+        # What is set on somebody else's object has somebody else's name.
+        if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in {"self", "cls"}:
             self.defined(node.attr, node.lineno)
         self.module.names_read.setdefault(ast.unparse(node), node.lineno)
         self.generic_visit(node)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import gradio.routes
-from gradio.components.navbar import Navbar
 
 from promptlab.client import Server
 from promptlab.workbench.gate import ROOT, Gate, Receive, Send
 from promptlab.workbench.lab import Lab
 from promptlab.workbench.pages.playground import Playground
+from promptlab.workbench.pages.runs import Runs
 from promptlab.workbench.sessions import Sessions
 from promptlab.workbench.theme import theme
 
 # Path below /lab/, name, and what builds the page. Adding a page is one line here and one file.
-PAGES: tuple[tuple[str, str, Callable[[Lab, gr.Blocks], object]], ...] = (("", "Playground", Playground),)
+PAGES: tuple[tuple[str, str, Callable[[Lab, gr.Blocks], object]], ...] = (
+    ("", "Playground", Playground),
+    ("runs", "Runs", Runs),
+)
 
 _CLOSE_WITHIN = 1.5
+
+# Said whatever `ssr_mode` is. Pages are drawn in the browser: the other way needs Node.
+warnings.filterwarnings("ignore", message="SSR mode is not supported", category=UserWarning)
 
 
 class Workbench:
@@ -116,8 +123,7 @@ class Workbench:
 def _blocks(lab: Lab) -> gr.Blocks:
     blocks: gr.Blocks = gr.Blocks(title="Promptyard", analytics_enabled=False, fill_width=True)
     for path, name, page in PAGES:
-        with blocks.route(name, path) if path else blocks:
-            Navbar(visible=False)
+        with blocks.route(name, path, show_in_navbar=False) if path else blocks:
             page(lab, blocks)
     # No limit of Gradio's: the gateway limits each visitor's key.
     blocks.queue(default_concurrency_limit=None, api_open=False)

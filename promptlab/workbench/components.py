@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from promptlab.workbench.asking import Answer
+from promptlab.workbench.charts import tint
 
 # Below this a cost is shown in scientific steps rather than as zeros.
 _SMALL = 0.0001
@@ -70,7 +71,7 @@ def answers(found: Sequence[Answer]) -> str:
 _STATES = {
     "waiting": ("", "waiting"),
     "streaming": ("", "answering"),
-    "done": ("good", "done"),
+    "done": ("", "done"),
     "stopped": ("warn", "stopped"),
     "failed": ("bad", "failed"),
 }
@@ -88,7 +89,7 @@ def _answer(index: int, answer: Answer, best: dict[str, int]) -> str:
     elif not answer.text and answer.state == "stopped":
         text = '<div class="text muted">Stopped before the first word.</div>'
     return (
-        f'<article class="answer" data-state="{answer.state}" style="--tint:var(--c{index + 1})">'
+        f'<article class="answer" data-state="{answer.state}" {tint(index)}>'
         f'<header><h2 title="{escape(answer.route)}">{escape(answer.route)}</h2>'
         f'<span class="badge {tone}">{word}</span></header><div class="body">{text}</div>'
         f"<dl>{_figures(index, answer, best)}</dl></article>"

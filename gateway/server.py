@@ -139,9 +139,11 @@ class Application:
 
     async def _load(self, name: str, build: Callable[[], Awaitable[App]]) -> None:
         part = self._parts[name]
+        began = time.perf_counter()
         try:
             part.app = await build()
             part.state = "ready"
+            log.info("The %s is ready (%.1f s)", name, time.perf_counter() - began)
         except Exception as error:
             log.exception("%s could not be loaded", name)
             part.state = f"failed: {type(error).__name__}"

@@ -12,6 +12,7 @@ import time
 
 import uvicorn
 
+from gateway import settings as environment
 from gateway.api.protocol import BoundedProtocol
 from gateway.errors import ConfigError
 from gateway.routes import Config, RouteTask
@@ -28,6 +29,7 @@ def run(settings: Settings, config: Config, version: str, started: float) -> Non
     Raises `ConfigError` when this address cannot or must not be served.
     """
     _log_to_stderr(settings.log_level)
+    environment.quieten_libraries()
     listener = _listen(settings)
     with listener:
         server = _Server(Application(settings, config, version), settings, config, version, listener, started)

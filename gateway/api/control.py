@@ -20,6 +20,7 @@ from gateway.usage import Ledger
 def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> FastAPI:
     """The application for `/admin/**`, `/docs` and `/openapi.json`."""
     app = FastAPI(title="Promptyard", version=version, docs_url=None, redoc_url=None)
+    app.openapi_version = "3.0.3"  # the newest that the bundled Swagger renders
     app.include_router(keys.router(access, key_ring))
     app.include_router(usage.router(access, ledger))
     _add_docs(app)

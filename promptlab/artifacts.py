@@ -9,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -90,6 +90,7 @@ class Artifacts:
             raise InvalidParameter("Invalid path")
         with _callers_errors(path):
             located = self._root.joinpath(*parts).resolve()
+            _check_holdable(located)
         if not located.is_relative_to(self._root):
             raise InvalidParameter("Invalid path")
         return located
@@ -111,20 +112,33 @@ class Upload:
         """Put the artifact in its place, at once and durably."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        folder = self._target.parent
         with _callers_errors(self._target.name):
-            self._target.parent.mkdir(parents=True, exist_ok=True)
+            new = [one for one in (folder, *folder.parents) if not one.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
             self._unfinished.replace(self._target)
-        # The rename itself is durable only when its folder is.
-        folder = os.open(self._target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # A name is durable only when the folder that holds it is.
+        for holding in (folder, *(one.parent for one in new)):
+            _sync_folder(holding)
 
     def close(self) -> None:
         """Give up what was not committed. Safe to call twice."""
         self._file.close()
         self._unfinished.unlink(missing_ok=True)
+
+
+def _check_holdable(path: Path) -> None:
+    # Raises for a name that the file system could never hold; that there is nothing yet is fine.
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def safe_parts(path: str) -> list[str]:

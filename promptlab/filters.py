@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from promptlab.errors import InvalidParameter
 
-Value = str | int | float | tuple[str, ...] | None
+Value = str | int | float | tuple[str | int, ...] | None
 
 NUMERIC = ("!=", "<", "<=", "=", ">", ">=")
 TEXT = ("!=", "=", "ILIKE", "LIKE")
@@ -28,6 +28,7 @@ PRESENCE = ("IS NOT NULL", "IS NULL")
 # Far beyond what anybody writes, and below what SQLite can nest or bind.
 MAX_CLAUSES = 200
 MAX_LIST = 10_000
+MAX_PATTERN = 10_000
 MAX_ORDER_BY = 20
 
 
@@ -364,6 +365,8 @@ def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, g
         valid = TEXT
     if comparator not in valid:
         raise InvalidParameter(f"Invalid comparator '{comparator}' not one of '{sorted(valid)}'")
+    if comparator in ("LIKE", "ILIKE") and isinstance(value, str) and len(value) > MAX_PATTERN:
+        raise InvalidParameter(f"The pattern for '{key}' is longer than {MAX_PATTERN} characters")
     if isinstance(value, tuple) != (comparator in LISTS):
         raise InvalidParameter(
             f"Invalid comparison clause. Comparator '{comparator}' does not go with the value given for '{key}'"

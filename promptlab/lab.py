@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from promptlab import filters, limits
+from promptlab import existing, filters, limits
 from promptlab.artifacts import Artifacts, proxied_path
 from promptlab.entities import (
     Experiment,
@@ -67,7 +67,7 @@ class Lab:
     def experiment(self, experiment_id: str) -> Experiment:
         """The experiment of that id, deleted or not."""
         with self._database.read() as connection:
-            return _experiment(connection, experiment_id)
+            return existing.experiment(connection, experiment_id)
 
     def experiment_by_name(self, name: str) -> Experiment:
         """The experiment of that name, deleted or not."""
@@ -82,13 +82,11 @@ class Lab:
         limits.check_experiment_name(name)
 
         def work(connection: Connection) -> None:
-            found = _experiment(connection, experiment_id, lock=True)
+            found = existing.own_experiment(connection, experiment_id)
             if found.deleted:
                 raise InvalidParameter("Cannot rename a non-active experiment.")
-            owner = experiments.find_by_name(connection, name)
-            if owner is not None and owner.id != found.id:
+            if not experiments.rename(connection, found.id, name, _now()):
                 raise AlreadyExists(f"Experiment(name={name}) already exists.")
-            experiments.update(connection, found.id, name=name, updated=_now())
 
         self._database.write(work)
 
@@ -102,7 +100,7 @@ class Lab:
 
     def _turn(self, experiment_id: str, *, deleted: bool) -> None:
         def work(connection: Connection) -> None:
-            found = _experiment(connection, experiment_id, lock=True)
+            found = existing.own_experiment(connection, experiment_id)
             if found.deleted == deleted:
                 raise NotFound(f"No Experiment with id={found.id} exists")
             now = _now()
@@ -116,7 +114,7 @@ class Lab:
         limits.check_tag(tag, limit=limits.MAX_EXPERIMENT_TAG_VALUE)
 
         def work(connection: Connection) -> None:
-            found = _active_experiment(connection, experiment_id)
+            found = existing.active_experiment(connection, experiment_id)
             experiments.set_tags(connection, found.id, [tag])
 
         self._database.write(work)
@@ -125,7 +123,7 @@ class Lab:
         """Remove a tag. Raises `NotFound` where there is none of that key."""
 
         def work(connection: Connection) -> None:
-            found = _active_experiment(connection, experiment_id)
+            found = existing.active_experiment(connection, experiment_id)
             if not experiments.delete_tag(connection, found.id, key):
                 raise NotFound(f"No tag with name: {key} in experiment with id {experiment_id}")
 
@@ -156,7 +154,7 @@ class Lab:
         name = name or "".join(named) or random_name()
 
         def work(connection: Connection) -> Run:
-            experiment = _active_experiment(connection, experiment_id or str(DEFAULT_EXPERIMENT))
+            experiment = existing.active_experiment(connection, experiment_id or str(DEFAULT_EXPERIMENT))
             run_id = uuid.uuid4().hex
             info = RunInfo(
                 number=0,
@@ -179,7 +177,7 @@ class Lab:
     def run(self, run_id: str) -> Run:
         """The run with its latest metrics, params and tags, deleted or not."""
         with self._database.read() as connection:
-            return runs.complete(connection, [_run(connection, run_id)])[0]
+            return runs.complete(connection, [existing.run(connection, run_id)])[0]
 
     def update_run(self, run_id: str, status: RunStatus | None, end: int | None, name: str | None) -> RunInfo:
         """Change what is given. The name and the tag `mlflow.runName` stay the same."""
@@ -190,11 +188,11 @@ class Lab:
             values["end"] = end
 
         def work(connection: Connection) -> RunInfo:
-            info = _active_run(connection, run_id)
+            info = existing.active_run(connection, run_id)
             runs.update(connection, info.number, values)
             if name:
                 _rename(connection, info, name)
-            return _run(connection, run_id)
+            return existing.run(connection, run_id)
 
         if name:
             limits.check_tag(Tag(RUN_NAME_TAG, name))
@@ -221,7 +219,7 @@ class Lab:
         _check_page_size(limit)
         clauses = filters.parse_filter(text, filters.RUNS)
         orders = filters.parse_order_by(order_by, filters.RUNS)
-        numbers = [limits.parse_experiment_id(experiment_id) for experiment_id in experiment_ids]
+        numbers = [_number(experiment_id) for experiment_id in experiment_ids]
         with self._database.read() as connection:
             return search.search_runs(connection, numbers, view, clauses, orders, limit, token)
 
@@ -297,7 +295,7 @@ class Lab:
                 f"Invalid value {limit} for parameter 'max_results' supplied. It must be at most {MAX_HISTORY_PAGE}."
             )
         with self._database.read() as connection:
-            info = _run(connection, run_id)
+            info = existing.run(connection, run_id)
             return metrics.history(connection, info.number, key, limit, token)
 
     # ── a run's artifacts ────────────────────────────────────────────────────────────────────────
@@ -305,7 +303,7 @@ class Lab:
     def artifact_path(self, run_id: str, path: str) -> tuple[RunInfo, str]:
         """The run, and where in our store a path relative to its artifacts is."""
         with self._database.read() as connection:
-            info = _run(connection, run_id)
+            info = existing.run(connection, run_id)
         located = proxied_path(info.artifact_uri, path)
         if located is None:
             raise InvalidParameter(
@@ -321,7 +319,7 @@ class Lab:
         return info, [replace(file, path=f"{base}/{file.path}") for file in found] if base else found
 
     def _write_run(self, run_id: str, work: Callable[[Connection, RunInfo], None], *, any_state: bool = False) -> None:
-        find = _run_locked if any_state else _active_run
+        find = existing.own_run if any_state else existing.active_run
         self._database.write(lambda connection: work(connection, find(connection, run_id)))
 
 
@@ -331,42 +329,7 @@ def _now() -> int:
 
 def _make_default(connection: Connection) -> None:
     # Two processes may start together: whoever comes second finds it made.
-    if experiments.find(connection, DEFAULT_EXPERIMENT) is None:
-        experiments.insert(connection, "Default", None, _now(), number=DEFAULT_EXPERIMENT)
-
-
-def _experiment(connection: Connection, experiment_id: str, *, lock: bool = False) -> Experiment:
-    number = limits.parse_experiment_id(experiment_id)
-    found = experiments.find(connection, number, lock=lock)
-    if found is None:
-        raise NotFound(f"No Experiment with id={number} exists")
-    return found
-
-
-def _active_experiment(connection: Connection, experiment_id: str) -> Experiment:
-    found = _experiment(connection, experiment_id, lock=True)
-    if found.deleted:
-        raise InvalidParameter(f"The experiment {found.id} must be in the 'active' state. Current state is deleted.")
-    return found
-
-
-def _run(connection: Connection, run_id: str, *, lock: bool = False) -> RunInfo:
-    found = runs.find(connection, run_id, lock=lock)
-    if found is None:
-        raise NotFound(f"Run with id={run_id} not found")
-    return found
-
-
-def _run_locked(connection: Connection, run_id: str) -> RunInfo:
-    return _run(connection, run_id, lock=True)
-
-
-def _active_run(connection: Connection, run_id: str) -> RunInfo:
-    # Locked, so that the run is not deleted beneath us and writers to one run come one after another.
-    found = _run_locked(connection, run_id)
-    if found.deleted:
-        raise InvalidParameter(f"The run {run_id} must be in the 'active' state. Current state is deleted.")
-    return found
+    experiments.insert(connection, "Default", None, _now(), number=DEFAULT_EXPERIMENT)
 
 
 def _mark(connection: Connection, info: RunInfo, *, deleted: bool) -> None:
@@ -398,5 +361,10 @@ def _with_number(clause: filters.Clause) -> filters.Clause:
     if clause.key != "experiment_id" or clause.entity is not filters.Entity.ATTRIBUTE:
         return clause
     if isinstance(clause.value, tuple):
-        return replace(clause, value=tuple(str(limits.parse_experiment_id(one)) for one in clause.value))
-    return replace(clause, value=limits.parse_experiment_id(str(clause.value)))
+        return replace(clause, value=tuple(_number(str(one)) for one in clause.value))
+    return replace(clause, value=_number(str(clause.value)))
+
+
+def _number(experiment_id: str) -> int:
+    # What is beyond 64 bits is no experiment's id; the largest that fits is none either.
+    return max(-(2**63), min(2**63 - 1, limits.parse_experiment_id(experiment_id)))

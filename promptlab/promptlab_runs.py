@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import orjson
 
 from promptlab import limits
+from promptlab.artifacts import proxied_path
 from promptlab.entities import Param, Run, RunStatus, Tag
+from promptlab.errors import InvalidParameter
 from promptlab.lab import Lab
 
 TABLE = "eval_results_table.json"
@@ -44,6 +46,8 @@ def log_promptlab_run(lab: Lab, wanted: PromptlabRun) -> Run:
     """
     params = [*wanted.parameters, Param("model_route", wanted.route), Param("prompt_template", wanted.template)]
     limits.check_batch([], params, _TAGS)
+    if proxied_path(lab.experiment(wanted.experiment_id).artifact_location) is None:
+        raise InvalidParameter(f"The artifacts of experiment {wanted.experiment_id} are not kept by this server.")
     made = lab.create_run(wanted.experiment_id, wanted.user, wanted.name, wanted.start, wanted.tags)
     run_id = made.info.id
     status = RunStatus.FAILED

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from promptlab.api import artifacts, experiments, logged_models, metrics, promptlab_runs, runs, server_info
 from promptlab.api.wire import failed
 from promptlab.artifacts import Artifacts
-from promptlab.errors import EndpointNotFound, InvalidParameter, MethodNotAllowed
+from promptlab.errors import EndpointNotFound, InvalidParameter, LabError, MethodNotAllowed
 from promptlab.lab import Lab
 from promptlab.ports import Database
 
@@ -27,13 +28,14 @@ def create(database: Database, artifact_root: Path) -> FastAPI:
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))
     app.add_exception_handler(HTTPException, _not_served)
-    app.add_exception_handler(Exception, _broken)
+    for kind in (LabError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _broken)
     return app
 
 
 async def _not_served(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    path = request.url.path
+    path = request.scope["path"]
     if status == 404:
         return failed(EndpointNotFound(f"This server has no endpoint {request.method} {path}"))
     if status == 405:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from promptlab.errors import InternalError, InvalidParameter, LabError, TooLarge, to_mlflow
 from promptlab.lab import Lab
@@ -109,15 +110,16 @@ def one_of(kind: type[IntEnum]) -> Converter:
     return convert
 
 
-def array(convert: Converter) -> Converter:
-    """A list; a single value that came in a query string is a list of one already."""
+@dataclass(frozen=True, slots=True)
+class array:  # noqa: N801 - reads as the other kinds do
+    """A list of values of one kind."""
 
-    def convert_all(value: Any, path: str) -> list[Any]:
+    convert: Converter
+
+    def __call__(self, value: Any, path: str) -> list[Any]:
         if not isinstance(value, list):
             raise _wrong(path, value)
-        return [convert(item, f"{path}[{index}]") for index, item in enumerate(value)]
-
-    return convert_all
+        return [self.convert(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
 
 def message(fields: Fields) -> Converter:
@@ -188,16 +190,11 @@ def arguments(request: Request, body: bytes, fields: Fields) -> Arguments:
         for key, value in request.query_params.multi_items():
             raw.setdefault(key, []).append(value)
         for name, values in raw.items():
-            if not _is_array(fields, name):
+            if name not in fields or not isinstance(fields[name].convert, array):
                 raw[name] = values[0]
     if body and request.method != "GET":
         raw |= _json_object(request, body)
     return decode(raw, fields)
-
-
-def _is_array(fields: Fields, name: str) -> bool:
-    field = fields.get(name)
-    return field is not None and field.convert.__qualname__.startswith("array.")
 
 
 def _json_object(request: Request, body: bytes) -> dict[str, Any]:
@@ -231,6 +228,8 @@ class Json(JSONResponse):
 
 def failed(error: Exception) -> Response:
     """`error` as MLflow's clients read it. What we did not raise on purpose is logged here and told to nobody."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)
     if not isinstance(error, LabError):
         logger.exception("a tracking call failed", exc_info=error)
         error = InternalError("The server failed to carry this out; its log says why.")

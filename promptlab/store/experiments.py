@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import sqlalchemy as sa
 
 from promptlab.entities import Experiment, Tag
 from promptlab.store.schema import experiment_tags, experiments
-from promptlab.store.upsert import insert_or_replace
+from promptlab.store.upsert import insert_new, insert_or_replace
 
 # The largest number a column of ours holds; whatever is above it cannot exist.
 _LARGEST = 2**63 - 1
 
 
-def find(connection: sa.Connection, number: int, *, lock: bool = False) -> Experiment | None:
-    """The experiment of that number; with `lock` nobody else changes it until the transaction ends."""
+# Until the transaction ends: "share" keeps others from changing the experiment, "own" from using it too.
+Lock = Literal["share", "own"]
+
+
+def find(connection: sa.Connection, number: int, *, lock: Lock | None = None) -> Experiment | None:
+    """The experiment of that number, deleted or not."""
     if not -_LARGEST <= number <= _LARGEST:
         return None
     return _one(connection, experiments.c.id == number, lock=lock)
@@ -24,12 +29,14 @@ def find(connection: sa.Connection, number: int, *, lock: bool = False) -> Exper
 
 def find_by_name(connection: sa.Connection, name: str) -> Experiment | None:
     """The experiment of that name, deleted or not."""
-    return _one(connection, experiments.c.name == name, lock=False)
+    return _one(connection, experiments.c.name == name, lock=None)
 
 
-def _one(connection: sa.Connection, where: sa.ColumnElement[bool], *, lock: bool) -> Experiment | None:
+def _one(connection: sa.Connection, where: sa.ColumnElement[bool], *, lock: Lock | None) -> Experiment | None:
     query = sa.select(experiments).where(where)
-    row = connection.execute(query.with_for_update() if lock else query).first()
+    if lock is not None:
+        query = query.with_for_update(read=lock == "share")
+    row = connection.execute(query).first()
     return None if row is None else from_rows(connection, [row])[0]
 
 
@@ -62,9 +69,7 @@ def insert(
 
     Without `artifact_location` its artifacts go through our own proxy.
     """
-    if connection.scalar(sa.select(experiments.c.id).where(experiments.c.name == name)) is not None:
-        return None
-    values = {
+    values: dict[str, object] = {
         "name": name,
         "artifact_location": artifact_location or "",
         "deleted": False,
@@ -73,10 +78,19 @@ def insert(
     }
     if number is not None:
         values["id"] = number
-    made: int = connection.execute(sa.insert(experiments).values(values).returning(experiments.c.id)).scalar_one()
-    if artifact_location is None:
+    made: int | None = connection.scalar(insert_new(connection, experiments).values(values).returning(experiments.c.id))
+    if made is not None and artifact_location is None:
         update(connection, made, artifact_location=f"mlflow-artifacts:/{made}")
     return made
+
+
+def rename(connection: sa.Connection, number: int, name: str, now: int) -> bool:
+    """Whether the name was free to take. When it was not, the transaction is spoilt and must be given up."""
+    try:
+        update(connection, number, name=name, updated=now)
+    except sa.exc.IntegrityError:
+        return False
+    return True
 
 
 def update(connection: sa.Connection, number: int, **values: object) -> None:

@@ -144,7 +144,9 @@ def _by_label(
 
 
 def _compare(connection: sa.Connection, column: sa.Column[Any], clause: Clause) -> sa.ColumnElement[bool]:
-    return _COMPARISONS[clause.comparator](column, clause.value, _no_escape(connection))
+    # Else PostgreSQL would round a fraction to the whole number that the column holds.
+    value = sa.literal(clause.value, sa.Double) if isinstance(clause.value, float) else clause.value
+    return _COMPARISONS[clause.comparator](column, value, _no_escape(connection))
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any, str | None], sa.ColumnElement[bool]]] = {

@@ -15,10 +15,15 @@ def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postg
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
+def insert_new(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert that does nothing where a unique value is taken already."""
+    return _insert(connection, table).on_conflict_do_nothing()
+
+
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
     """Insert those of `rows` whose primary key is not there yet."""
     if rows:
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+        connection.execute(insert_new(connection, table), rows)
 
 
 def insert_or_replace(connection: sa.Connection, table: sa.Table, rows: Rows) -> None:

@@ -97,14 +97,6 @@ class Server:
         """The calls, made with `key`."""
         return Visitor(self._http, key)
 
-    async def ready(self) -> Json:
-        """What `/health/ready` says, whether it answers 200 or 503."""
-        try:
-            answer = await self._http.get("/health/ready", timeout=3)
-            return _json_object(answer)
-        except httpx.HTTPError as error:
-            raise _unreachable(error) from error
-
     async def close(self) -> None:
         """Close every connection."""
         await self._http.aclose()
@@ -122,6 +114,14 @@ class Visitor:
     def __init__(self, http: httpx.AsyncClient, key: str | None) -> None:
         self._http = http
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
+
+    async def ready(self) -> Json:
+        """What `/health/ready` tells this key, whether it answers 200 or 503."""
+        try:
+            answer = await self._http.get("/health/ready", headers=self._headers, timeout=3)
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        return _json_object(answer)
 
     # Inference
 

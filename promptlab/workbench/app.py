@@ -59,7 +59,7 @@ class Workbench:
             max_file_size=0,
         )
         pages = tuple((path, name) for path, name, _ in PAGES)
-        self._gate = Gate(self._parent, self._server, sessions, pages, protected=visitor_key is not None)
+        self._gate = Gate(self._parent, self._server, sessions, pages, visitor_key=visitor_key)
         self._closing = asyncio.Event()
         self._lifespan: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[Any]] = set()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from promptlab.client import CallFailed, Server
 from promptlab.workbench import shell
@@ -20,7 +20,6 @@ Headers = list[tuple[bytes, bytes]]
 
 ROOT = shell.ROOT
 _BODY_LIMIT = 4 * 1024 * 1024
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # All of Gradio the lab's pages use. Uploads, files, proxies, deep links and docs do not exist here.
 _GET = (
@@ -48,7 +47,10 @@ _SAFE: Headers = [
 
 
 class Gate:
-    """Answers `/lab/**`: sign-in, sign-out and status itself, the rest through Gradio for those let in."""
+    """Answers `/lab/**`: sign-in, sign-out and status itself, the rest through Gradio for those let in.
+
+    That a protected server is only asked under this machine's own names is the gateway's to check.
+    """
 
     def __init__(
         self,
@@ -57,14 +59,15 @@ class Gate:
         sessions: Sessions,
         pages: tuple[tuple[str, str], ...],
         *,
-        protected: bool,
+        visitor_key: str | None,
     ) -> None:
-        """`pages`: path below `/lab/` and name of each. `protected`: loopback only, nobody signs in."""
+        """`pages`: path below `/lab/` and name of each. With a `visitor_key` (protected mode) nobody signs in."""
         self._gradio = gradio
         self._server = server
         self._sessions = sessions
         self._pages = pages
-        self._protected = protected
+        self._visitor_key = visitor_key
+        self._protected = visitor_key is not None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -87,7 +90,8 @@ class Gate:
         session = self._sessions.get(session_id)
         if not self._protected and session is None:
             if method == "GET" and self._is_page(path):
-                await _redirect(send, f"{ROOT}/sign-in")
+                query = scope["query_string"].decode("latin-1")
+                await _redirect(send, f"{ROOT}/sign-in?{urlencode({'next': path + ('?' + query if query else '')})}")
             else:
                 await _json(send, 401, {"error": "Sign in to the lab first."})
             return
@@ -96,7 +100,8 @@ class Gate:
             self._sessions.close(session_id)
             await _redirect(send, f"{ROOT}/sign-in", cookie=_cookie("", headers, scope, age=0))
         elif path == "status" and method == "GET":
-            await _json(send, 200, await self._status())
+            key = self._visitor_key if session is None else session.key.get_secret_value()
+            await _json(send, 200, await self._status(key))
         elif method == "GET" and self._is_page(path):
             await self._page(path, who, scope, receive, send)
         else:
@@ -108,9 +113,6 @@ class Gate:
     def _foreign(self, headers: dict[str, str]) -> str | None:
         """Why a request that another site caused is refused; None for our own."""
         hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")} - {""}
-        # Without keys, a name that was made to point here (DNS rebinding) must not be let in.
-        if self._protected and any(urlsplit(f"//{host}").hostname not in _LOOPBACK for host in hosts):
-            return "In protected mode the lab answers on this machine's own names only."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc not in hosts:
             return "The lab takes no requests from other sites."
@@ -119,11 +121,17 @@ class Gate:
         return None
 
     async def _sign_in(self, method: str, headers: dict[str, str], scope: Any, receive: Receive, send: Send) -> None:
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        following = query.get("next", [""])[0]
+        # Only our own pages: a link must not be able to lead anywhere else after signing in.
+        if not self._is_page(following.partition("?")[0]):
+            following = ""
+        following = quote(f"{ROOT}/{following}", safe="/?&=%+!$'()*,;:@~")
         if self._protected:
-            await _redirect(send, f"{ROOT}/")
+            await _redirect(send, following)
             return
         if method != "POST":
-            await _html(send, 200, shell.sign_in())
+            await _html(send, 200, shell.sign_in(following))
             return
         body = await _read(receive, 16 * 1024)
         form = parse_qs((body or b"").decode("utf-8", "replace"))
@@ -131,9 +139,9 @@ class Gate:
         problem = await self._check(key)
         if problem is None:
             session_id = self._sessions.open(key)
-            await _redirect(send, f"{ROOT}/", cookie=_cookie(session_id, headers, scope))
+            await _redirect(send, following, cookie=_cookie(session_id, headers, scope))
         else:
-            await _html(send, 401, shell.sign_in(problem))
+            await _html(send, 401, shell.sign_in(following, problem))
 
     async def _check(self, key: str) -> str | None:
         """Why `key` does not open the lab; None when it does."""
@@ -147,9 +155,9 @@ class Gate:
             return f"The key could not be checked. {error}"
         return None
 
-    async def _status(self) -> dict[str, str]:
+    async def _status(self, key: str | None) -> dict[str, str]:
         try:
-            found = await self._server.ready()
+            found = await self._server.visitor(key).ready()
         except CallFailed as error:
             return {"tone": "bad", "text": "server unreachable", "detail": str(error)}
         return described(found)
@@ -203,15 +211,17 @@ class Gate:
 
 def described(ready: dict[str, Any]) -> dict[str, str]:
     """The server's state in words and a tone (`good`, `warn`, `bad`), from what `/health/ready` says."""
-    states = {str(name): str(state) for name, state in (ready.get("providers") or {}).items()}
-    detail = "\n".join(f"{name}: {state}" for name, state in states.items())
-    if any("load" in state or "start" in state for state in states.values()):
-        return {"tone": "warn", "text": "model loading", "detail": detail}
-    ill = [name for name, state in states.items() if state not in ("ready", "ok", "up", "idle")]
-    if ill:
-        return {"tone": "bad", "text": f"{', '.join(ill)}: {states[ill[0]]}", "detail": detail}
+    providers = {str(name): str(state) for name, state in (ready.get("providers") or {}).items()}
+    parts = dict(providers)
+    parts.update((name, str(ready[name])) for name in ("control", "tracking") if name in ready)
+    detail = "\n".join(f"{name}: {state}" for name, state in parts.items())
     status = str(ready.get("status", "unknown"))
-    tone = "good" if status in ("ready", "ok") else "warn"
+    failed = [name for name, state in parts.items() if state.startswith("failed")]
+    if failed:
+        return {"tone": "bad", "text": f"{failed[0]} {parts[failed[0]]}", "detail": detail}
+    if "loading" in providers.values():
+        return {"tone": "warn", "text": "model loading", "detail": detail}
+    tone = "good" if status == "ready" else "bad" if status == "failed" else "warn"
     return {"tone": tone, "text": status, "detail": detail}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from html import escape
+from urllib.parse import urlencode
 
 from promptlab.workbench.theme import SCRIPT, STYLE
 
@@ -62,9 +64,10 @@ def framed(page: str, frame: Frame) -> str:
     return page.replace("</head>", f"<title>{escape(_title(frame.title))}</title>{_HEAD}</head>", 1)
 
 
-def sign_in(problem: str = "") -> str:
-    """The sign-in page, with what was wrong beside the field."""
+def sign_in(following: str, problem: str = "") -> str:
+    """The sign-in page, which leads to the address `following`; `problem` is shown beside the field."""
     said = f'<p class="problem" id="problem" role="alert">{escape(problem)}</p>' if problem else ""
+    action = f"{ROOT}/sign-in?" + urlencode({"next": following.removeprefix(f"{ROOT}/")})
     described = ' aria-describedby="problem" aria-invalid="true"' if problem else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -72,14 +75,17 @@ def sign_in(problem: str = "") -> str:
         f"<title>{_title('Sign in')}</title>{_HEAD}</head><body>"
         f'<header class="top"><span class="brand">{_MARK}<span>Promptyard</span></span>'
         f'<div class="right">{_mode()}</div></header>'
-        f'<main class="door yard"><form method="post" action="{ROOT}/sign-in" autocomplete="off">'
+        f'<main class="door yard"><form method="post" action="{escape(action)}" autocomplete="off">'
         "<div><h1>Sign in to the lab</h1>"
         '<p class="muted">Everything you do here is done with your key: its routes, its limits, its budget.</p></div>'
         '<label>Key<input type="password" name="key" class="mono" placeholder="sk-py-…" required autofocus '
         f'spellcheck="false"{described}></label>{said}'
         '<button class="btn primary" type="submit">Sign in</button>'
         '<p class="note">No key yet? Ask who runs this server, or make one there with '
-        '<span class="mono">promptyard keys create --name you</span></p></form></main></body></html>'
+        '<span class="mono">promptyard keys create --name you</span></p></form></main>'
+        # A link followed from elsewhere comes without the cookie (SameSite=Strict); from here it has it.
+        f'<script>fetch("{ROOT}/status").then((answer) => answer.ok && location.replace({_script(following)}))'
+        "</script></body></html>"
     )
 
 
@@ -106,6 +112,11 @@ def _mode() -> str:
         '<button class="mode" type="button" title="Light or dark" aria-label="Switch between light and dark">'
         f"{_SUN}{_MOON}</button>"
     )
+
+
+def _script(text: str) -> str:
+    """A string literal for a script inside a page."""
+    return json.dumps(text).replace("<", "\\u003c")
 
 
 def _title(name: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -18,6 +19,7 @@ from tests.services.pages import Watch
 from tests.services.promptyard import Server
 
 ROOT = Path(__file__).parents[1]
+FAILED = pytest.StashKey[bool]()
 
 # The model that needs no network, and the provider whose answers a test scripts.
 ROUTES = """\
@@ -35,11 +37,33 @@ routes:
 """
 
 
-class StartServer(Protocol):
+class StartServer:
     """`start_server(config_text, **options)`; the options are those of `tests.services.promptyard.start`."""
 
-    def __call__(self, config: str | Path = ..., **options: object) -> Server:
-        """A server of this test's own, stopped with Ctrl-C after it."""
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        self._folder = folder
+        self.started: list[Server] = []
+
+    def __call__(self, config: str | Path = ROUTES, **options: Any) -> Server:
+        """A running server in a folder of its own. `config` is the text of a routes.yaml, or the path of one."""
+        home = self._folder()
+        path = config if isinstance(config, Path) else home / "routes.yaml"
+        if isinstance(config, str):
+            path.write_text(config)
+        server = promptyard.start(path, home, **options)
+        self.started.append(server)
+        return server
+
+    def stop(self) -> None:
+        """Stop every server with Ctrl-C, and require of each a clean end."""
+        complaints = []
+        for server in reversed(self.started):
+            try:
+                server.stop()
+            except AssertionError as error:
+                complaints.append(str(error))
+            server.reap()
+        assert not complaints, "\n".join(complaints)
 
 
 def required(service: Found | Missing) -> Found:
@@ -127,7 +151,7 @@ def pages(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> I
     try:
         yield watch
         complaints = watch.complaints()
-        if complaints or request.session.testsfailed > request.node.stash[FAILED_BEFORE]:
+        if complaints or request.node.stash.get(FAILED, False):
             taken = ", ".join(map(str, watch.screenshots(tmp_path)))
             request.node.add_report_section("teardown", "screenshots", taken)
         assert not complaints, "\n".join(complaints)
@@ -141,59 +165,55 @@ def page(pages: Watch) -> Page:
     return pages.open()
 
 
-FAILED_BEFORE = pytest.StashKey[int]()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a module that mixes browser tests and coroutine tests; see `browser`."""
+    functions = [item for item in items if isinstance(item, pytest.Function)]
+    with_browser = {item.path for item in functions if "browser" in item.fixturenames}
+    for item in functions:
+        if item.path in with_browser and inspect.iscoroutinefunction(item.function):
+            raise pytest.UsageError(f"{item.nodeid}: a coroutine among browser tests; give it a module of its own")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remember how many tests had failed before this one, so that its fixtures can tell whether it did."""
-    item.stash[FAILED_BEFORE] = item.session.testsfailed
-
-
-def server_factory(folder: Callable[[], Path]) -> Iterator[StartServer]:
-    """Starts servers, each in a folder of its own, and stops them all in the end."""
-    started: list[Server] = []
-
-    def start_server(config: str | Path = ROUTES, **options: object) -> Server:
-        home = folder()
-        path = config if isinstance(config, Path) else home / "routes.yaml"
-        if isinstance(config, str):
-            path.write_text(config)
-        server = promptyard.start(path, home, **options)  # type: ignore[arg-type]
-        started.append(server)
-        return server
-
-    try:
-        yield start_server
-    finally:
-        failures = []
-        for server in reversed(started):
-            try:
-                server.stop()
-            except AssertionError as error:
-                failures.append(str(error))
-            server.reap()
-        assert not failures, "\n".join(failures)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say beside a failed test what its servers logged, and remember the failure for its fixtures."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+        servers: list[Server] = []
+        for each in getattr(item, "funcargs", {}).values():
+            servers += each.started if isinstance(each, StartServer) else [each] if isinstance(each, Server) else []
+        logs = {server.url: server.stderr() for server in servers}
+        report.sections += [(f"log of {url}", log[-5000:]) for url, log in logs.items()]
+    return report
 
 
 @pytest.fixture
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Starts the whole product for this test: `start_server(config_text, admin_key=None, database_url=…, lab=True)`."""
-    yield from server_factory(lambda: tmp_path_factory.mktemp("server"))
+    servers = StartServer(lambda: tmp_path_factory.mktemp("server"))
+    try:
+        yield servers
+    finally:
+        servers.stop()
 
 
 @pytest.fixture(scope="session")
-def _start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    yield from server_factory(lambda: tmp_path_factory.mktemp("shared-server"))
+def _shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    servers = StartServer(lambda: tmp_path_factory.mktemp("shared-server"))
+    try:
+        yield servers
+    finally:
+        servers.stop()
 
 
 @pytest.fixture(scope="session")
-def server(_start_shared_server: StartServer) -> Server:
+def server(_shared_servers: StartServer) -> Server:
     """The shared server: an admin key, SQLite, the lab; routes `chat` and `embed` (embedded model) and `fake`."""
-    return _start_shared_server(ROUTES, lab=True)
+    return _shared_servers(ROUTES, lab=True)
 
 
 @pytest.fixture(scope="session")
-def protected_server(_start_shared_server: StartServer) -> Server:
+def protected_server(_shared_servers: StartServer) -> Server:
     """The server a stranger gets from `make serve`: no admin key, the default routes.yaml, the lab."""
-    return _start_shared_server(ROOT / "routes.yaml", admin_key=None, lab=True)
+    return _shared_servers(ROOT / "routes.yaml", admin_key=None, lab=True)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
+from tests.services import promptyard
 from tests.services.process import wait_until
 from tests.services.promptyard import MARK, Server, environment
 
@@ -90,7 +91,10 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("code", "complaint"), ENDS.values(), ids=ENDS)
-def test_an_end_that_is_not_clean_is_noticed(code: str, complaint: str, tmp_path: Path) -> None:
+def test_an_end_that_is_not_clean_is_noticed(
+    code: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promptyard, "ENDS_WITHIN", 1.0)
     server = stand_in(code, tmp_path)
     with pytest.raises(AssertionError, match=complaint):
         server.stop()

@@ -18,6 +18,7 @@ DIRECT = "stand-in, direct"
 # Name of a value → what the table calls it.
 ROWS = {
     "chat": "chat, 32 callers: answers/s",
+    "chat cpu": "chat: answers per CPU-second",
     "chat p50": "chat: p50, ms",
     "chat p99": "chat: p99, ms",
     "streams": "streams, 256 at once: chunks per CPU-second",

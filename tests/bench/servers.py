@@ -121,7 +121,7 @@ class Promptyard:
     @staticmethod
     def is_model(command: str) -> bool:
         """Whether `command` is the embedded model's child, whose memory is the model's and not the gateway's."""
-        return "embedded" in command
+        return "llama_child" in command
 
 
 class MLflow:

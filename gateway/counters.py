@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.types import Claim, Grant, Refusal, Rule, Standing
 
@@ -85,8 +85,7 @@ class _Window:
         return self.entries[-1].at + WINDOW + _GRAIN - now if self.entries else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
+class _Note(NamedTuple):
     """What one claim holds: tokens in an entry of a window, or (no entry) one call at once."""
 
     scope: str

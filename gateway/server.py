@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -136,6 +137,9 @@ class Application:
         else:
             self._parts["lab"].state = "off"
             self._parts["lab"].loaded.set()
+        # What is loaded now stays for good: the collector need not walk all of Gradio's objects
+        # in the middle of somebody's stream.
+        gc.freeze()
 
     async def _load(self, name: str, build: Callable[[], Awaitable[App]]) -> None:
         part = self._parts[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.routes import Deployment, Limits, Route, Task
 
@@ -48,8 +48,7 @@ class Rule(StrEnum):
     CONCURRENCY = "concurrency"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What one call asks of one limit. `scope` is `key:<id>` or `route:<name>`.
 
     Where less than `amount` is left, anything down to `least` is granted instead:
@@ -63,8 +62,7 @@ class Claim:
     least: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why nothing was granted: the first claim that did not fit, what is used, and seconds until it would fit."""
 
     claim: Claim
@@ -72,8 +70,7 @@ class Refusal:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How a limit stands after a grant: what is left, and seconds until the window is empty again."""
 
     claim: Claim
@@ -161,12 +158,14 @@ class Answer:
     Either `body` is the whole answer, or `chunks` yields server-sent-event bytes cut
     anywhere (its `aclose` leaves the upstream at once). `headers` passed the allow-list
     (content-type, retry-after). A status of 400 or more keeps the upstream's own body.
+    `document` is `body` parsed, where its provider had to look into it anyway.
     """
 
     status: int
     headers: dict[str, str]
     body: bytes = b""
     chunks: AsyncGenerator[bytes, None] | None = None
+    document: dict[str, Any] | None = None
 
 
 class Provider(Protocol):
@@ -191,7 +190,7 @@ class Provider(Protocol):
         """One word for `/health/ready`: "ready", "loading" or "failed: <why>"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UsageRecord:
     """One call as it is written to the journal and to SQL. Money is integer nano-dollars, time UTC epoch seconds.
 

@@ -63,7 +63,7 @@ class Meter:
         if answer.status >= 400:
             self._settle(call, answer.status, "upstream_error", Tokens(), estimated=False)
             return
-        usage = orjson.loads(answer.body).get("usage")
+        usage = (answer.document or orjson.loads(answer.body)).get("usage")
         counted = sse.read_usage(usage) if isinstance(usage, dict) else None
         used = counted or Tokens(input=_input(call), output=len(answer.body) // 4)
         self._settle(call, answer.status, None, used, estimated=counted is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import random
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -43,7 +43,7 @@ class Inference:
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
-        exchange = _Exchange(send, f"req_{os.urandom(12).hex()}")
+        exchange = _Exchange(send, f"req_{random.getrandbits(96):024x}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             key = self._access.allow(headers, Scope.INFERENCE)

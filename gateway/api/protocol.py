@@ -35,26 +35,26 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse what came. A head still unfinished is counted whole: the parser keeps all of it."""
         if self.parser is None or self.transport.is_closing():
             return
+        self._head = self._head + len(data) if self._in_head else len(data)
         super().data_received(data)
-        if self._in_head:
-            self._head += len(data)
-            if self._head > MAX_HEAD and not self.transport.is_closing():
+        if self._in_head and not self.transport.is_closing():
+            if self._head > MAX_HEAD:
                 self._refuse(b"431 Request Header Fields Too Large")
+            elif self._late is None:
+                self._late = self.loop.call_later(PATIENCE, self._too_late)
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._in_head = True
-        self._head = 0
-        if self._late is None:
-            self._late = self.loop.call_later(PATIENCE, self._too_late)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """All headers are here. Raising makes the parser stop and uvicorn refuse, before any application sees it."""
         self._in_head = False
         self._on_time()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEAD:
+        came, self._head = self._head, 0
+        # More came than a head may have: it may be the body's.
+        if came > MAX_HEAD and self._size() > MAX_HEAD:
             self._refusal = b"431 Request Header Fields Too Large"
             raise ValueError("headers too large")
         super().on_headers_complete()
@@ -62,6 +62,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What could not be parsed is answered as curtly as it was asked."""
         self._refuse(self._refusal)
+
+    def _size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _too_late(self) -> None:
         self._late = None

@@ -64,6 +64,7 @@ async def checked(answer: Answer, provider: str) -> Answer:
         return answer if document is not None and "error" in document else _worded(answer, provider, document)
     if document is None:
         raise UpstreamFailed(f"Provider '{provider}' answered with {_called(kind)}, not with a JSON object.")
+    answer.document = document
     return answer
 
 

@@ -31,6 +31,7 @@ served = Endpoints()
 
 @served.get("artifacts/list", _LIST)
 def list_of_run(lab: Lab, call: Arguments) -> Any:
+    """The files and folders directly below a path of a run's artifacts."""
     info, found = lab.list_artifacts(call["run_id"], call["path"])
     return {"root_uri": info.artifact_uri, **render.files(found)}
 

@@ -133,6 +133,13 @@ class Reader(ast.NodeVisitor):
             self.imported(whole if whole in self.known or base not in self.known else base, node.lineno)
             self.defined(alias.asname, node.lineno)
 
+    def visit_Call(self, node: ast.Call) -> None:
+        if ast.unparse(node.func).rpartition(".")[2] in {"import_module", "__import__"} and node.args:
+            named = node.args[0]
+            if isinstance(named, ast.Constant) and isinstance(named.value, str):
+                self.imported(named.value, node.lineno)
+        self.generic_visit(node)
+
     def imported(self, name: str, line: int) -> None:
         lazy = any(not isinstance(node, ast.ClassDef) for node in self.scope)
         self.module.imports.append(Import(name, line, lazy, self.typing))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ class Access:
 
     def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         # A page elsewhere whose name was made to point here (DNS rebinding) shows in Host, a plain one in Origin.
-        if _host(headers.get(b"host", b"")) not in self._hosts:
+        if not self._is_ours(f"//{headers.get(b'host', b'').decode('latin-1')}"):
             raise Forbidden(
                 "This server runs without an admin key, for callers on this machine only: its address must be "
                 "localhost or 127.0.0.1. Set PROMPTYARD_ADMIN_KEY to serve others.",
@@ -51,11 +51,19 @@ class Access:
             )
         origin = headers.get(b"origin")
         cross = headers.get(b"sec-fetch-site") == b"cross-site" and headers.get(b"sec-fetch-mode") != b"navigate"
-        if cross or (origin is not None and urlsplit(origin.decode("latin-1")).hostname not in self._hosts):
+        if cross or (origin is not None and not self._is_ours(origin.decode("latin-1"))):
             raise Forbidden(
                 "This server runs without an admin key and refuses requests from other web sites.",
                 code="foreign_origin",
             )
+
+    def _is_ours(self, address: str) -> bool:
+        """Whether the host in `address` is a name of ours, or any address of the loopback: those nobody can redirect."""
+        try:
+            host = urlsplit(address).hostname or ""
+            return host in self._hosts or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
 
 
 def secret(headers: Mapping[bytes, bytes]) -> str | None:
@@ -68,15 +76,7 @@ def secret(headers: Mapping[bytes, bytes]) -> str | None:
         case "basic":
             try:
                 return base64.b64decode(value, validate=True).decode("latin-1").partition(":")[2] or None
-            except binascii.Error:
+            except ValueError:  # binascii.Error is one; letters beyond ASCII raise the plain kind
                 return None
     given = headers.get(b"x-api-key", b"").decode("latin-1").strip()
     return given or None
-
-
-def _host(header: bytes) -> str:
-    """The host name in a Host header, lower case, without port or brackets."""
-    try:
-        return urlsplit(f"//{header.decode('latin-1')}").hostname or ""
-    except ValueError:
-        return ""

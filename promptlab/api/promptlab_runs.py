@@ -41,6 +41,7 @@ served = Endpoints()
 
 @served.post("runs/create-promptlab-run", _FIELDS)
 def create(lab: Lab, call: Arguments) -> Any:
+    """A finished run that holds one prompt, its parameters and its answers, as MLflow's PromptLab makes it."""
     for name in _REQUIRED:
         if not call[name]:
             raise InvalidParameter(f"CreatePromptlabRun request must specify {name}.")

@@ -47,6 +47,7 @@ served = Endpoints()
 
 @served.post("runs/create", _CREATE)
 def create(lab: Lab, call: Arguments) -> Any:
+    """A new run, with a name made up where the caller gave none."""
     tags = [Tag(**tag) for tag in call["tags"]]
     made = lab.create_run(call["experiment_id"], call["user_id"], call["run_name"], call["start_time"], tags)
     return {"run": render.run(made)}
@@ -54,29 +55,34 @@ def create(lab: Lab, call: Arguments) -> Any:
 
 @served.get("runs/get", _ID)
 def get(lab: Lab, call: Arguments) -> Any:
+    """The run of that id, with its params, tags and latest metrics."""
     return {"run": render.run(lab.run(call["run_id"]))}
 
 
 @served.post("runs/update", _UPDATE)
 def update(lab: Lab, call: Arguments) -> Any:
+    """The run after its status, end time or name has changed."""
     info = lab.update_run(call["run_id"], call["status"], call["end_time"], call["run_name"])
     return {"run_info": render.run_info(info)}
 
 
 @served.post("runs/delete", _ID)
 def delete(lab: Lab, call: Arguments) -> Any:
+    """Mark a run as deleted."""
     lab.delete_run(call["run_id"])
     return {}
 
 
 @served.post("runs/restore", _ID)
 def restore(lab: Lab, call: Arguments) -> Any:
+    """Bring back a deleted run."""
     lab.restore_run(call["run_id"])
     return {}
 
 
 @served.post("runs/search", _SEARCH)
 def search(lab: Lab, call: Arguments) -> Any:
+    """One page of the runs a filter finds, and the token of the next page if there is one."""
     page = lab.search_runs(
         call["experiment_ids"],
         call["filter"],
@@ -91,24 +97,28 @@ def search(lab: Lab, call: Arguments) -> Any:
 
 @served.post("runs/log-parameter", {**_ID, **KEY_VALUE})
 def log_param(lab: Lab, call: Arguments) -> Any:
+    """Log a param of a run; one that is there already cannot change."""
     lab.log_param(call["run_id"], Param(call["key"], call["value"]))
     return {}
 
 
 @served.post("runs/set-tag", {**_ID, **KEY_VALUE})
 def set_tag(lab: Lab, call: Arguments) -> Any:
+    """Set a tag of a run, in place of one with that key."""
     lab.set_tag(call["run_id"], Tag(call["key"], call["value"]))
     return {}
 
 
 @served.post("runs/delete-tag", {**_ID, "key": required(string)})
 def delete_tag(lab: Lab, call: Arguments) -> Any:
+    """Take a tag from a run."""
     lab.delete_tag(call["run_id"], call["key"])
     return {}
 
 
 @served.post("runs/log-batch", _BATCH)
 def log_batch(lab: Lab, call: Arguments) -> Any:
+    """Log metrics, params and tags of a run together: all of them or none."""
     lab.log_batch(
         call["run_id"],
         [metric_of(metric) for metric in call["metrics"]],

@@ -30,6 +30,7 @@ served = Endpoints()
 
 @served.get("server-info", {}, version="3.0")
 def server_info(_lab: Lab, _call: Arguments) -> Any:
+    """What kind of store this server keeps, as newer clients ask before their first call."""
     return _INFO
 
 

@@ -58,7 +58,7 @@ class Access:
             )
 
     def _is_ours(self, address: str) -> bool:
-        """Whether the host in `address` is a name of ours, or any address of the loopback: those nobody can redirect."""
+        """Whether `address` names us, by a name of ours or any address of the loopback, which nobody can redirect."""
         try:
             host = urlsplit(address).hostname or ""
             return host in self._hosts or ipaddress.ip_address(host).is_loopback

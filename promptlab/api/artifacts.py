@@ -7,12 +7,14 @@ attachment that a browser neither sniffs nor runs.
 from __future__ import annotations
 
 import mimetypes
+import re
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from promptlab.api import render
 from promptlab.api.wire import RUN_ID, Arguments, Endpoints, Field, Json, arguments, guarded, required, string
@@ -93,8 +95,27 @@ async def _receive(request: Request, writing: Upload) -> None:
     await to_thread.run_sync(writing.write, bytes(gathered))
 
 
+class _Attachment(FileResponse):
+    """A file, whole or one range of it. Ranges that it would answer in plain text are not asked for."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = self.file.stat().st_size
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range" or _served(value, size)]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+    def __init__(self, file: Path) -> None:
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        super().__init__(file, headers=_SAFE_HEADERS, media_type=kind, filename=file.name)
+        self.file = file
+
+
+def _served(header: bytes, size: int) -> bool:
+    """Whether this `Range` is one range that begins within the file."""
+    asked = re.fullmatch(rb"bytes=([0-9]{1,18})-([0-9]{0,18})", header.strip())
+    return asked is not None and int(asked[1]) < size and (not asked[2] or int(asked[2]) >= int(asked[1]))
+
+
 def _attachment(file: Path) -> Response:
     if not file.name.isprintable():
         raise InvalidParameter("Invalid path")
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    return FileResponse(file, headers=_SAFE_HEADERS, media_type=kind, filename=file.name)
+    return _Attachment(file)

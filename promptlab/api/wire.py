@@ -150,7 +150,7 @@ def decode(raw: Mapping[str, Any], fields: Fields, path: str = "") -> Arguments:
     values: Arguments = {}
     for name, field in fields.items():
         value = _spelled(raw, name)
-        if value is None and field.also is not None:
+        if value in (None, "") and field.also is not None:
             value = _spelled(raw, field.also)
         if value is None or (value == "" and field.required):
             if field.required:

@@ -32,7 +32,11 @@ def main() -> None:
     os.dup2(2, 1)
     watch = threading.Thread(target=_leave_at_end_of_input)
     watch.start()
-    server = _serve(order)
+    try:
+        server = _serve(order)
+    except Exception as error:  # noqa: BLE001, RUF100 (whatever it was, the parent tells it)
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
     os.write(answer, json.dumps({"url": server.listening_address}).encode() + b"\n")
     watch.join()
 

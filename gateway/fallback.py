@@ -12,6 +12,7 @@ from gateway.limits import Limiter, asked_output
 from gateway.routes import Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
+from gateway.timing import Within
 from gateway.types import Answer, Call, UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ async def _attempt(router: Router, call: Call, route: Route, deployment: Deploym
     )
     deadline = None if timeouts.total is None else asyncio.get_running_loop().time() + timeouts.total
     try:
-        async with asyncio.timeout(patience):
+        with Within(patience):
             answer = await router.provider(deployment).send(request)
             answer = await begun(answer, timeouts, deadline)
     except TimeoutError:

@@ -13,6 +13,7 @@ from gateway.routes import Limits, Route, RouteTask
 from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
+_WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
 #: What an answer is taken to be at most when neither caller, route nor price table says.
 _UNSAID_OUTPUT = 4096
 
@@ -57,29 +58,27 @@ class Limiter:
             self._counters.settle(grant, used)
 
     async def _claim(self, call: Call, *scopes: tuple[str, Limits]) -> None:
-        if any(limits.tpm is not None for _, limits in scopes):
-            call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
-        claims = [claim for scope, limits in scopes for claim in self._claims(call, scope, limits)]
+        claims: list[Claim] = []
+        for scope, limits in scopes:
+            if limits.rpm is not None:
+                claims.append(Claim(scope, Rule.RPM, limits.rpm))
+            if limits.tpm is not None:
+                claims.append(self._token_claim(call, scope, limits.tpm))
+            if limits.concurrency is not None:
+                claims.append(Claim(scope, Rule.CONCURRENCY, limits.concurrency))
+        if not claims:
+            return
         taken = await self._counters.take(claims)
         if isinstance(taken, Refusal):
             raise _refused(taken)
         call.grants.append(taken)
-
-    def _claims(self, call: Call, scope: str, limits: Limits) -> list[Claim]:
-        claims = []
-        if limits.rpm is not None:
-            claims.append(Claim(scope, Rule.RPM, limits.rpm))
-        if limits.tpm is not None:
-            claims.append(self._token_claim(call, scope, limits.tpm))
-        if limits.concurrency is not None:
-            claims.append(Claim(scope, Rule.CONCURRENCY, limits.concurrency))
-        return claims
 
     def _token_claim(self, call: Call, scope: str, limit: int) -> Claim:
         """The whole of what the caller asked for; without its own cap on the output, whatever part of it is left.
 
         Else every client would have to send `max_tokens` to be let in beside another.
         """
+        call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
         output, capped = self._output(call)
         amount = call.input_estimate + output
         least = amount if capped else min(amount, call.input_estimate + 1)
@@ -109,11 +108,15 @@ def headers(grants: list[Grant]) -> dict[str, str]:
 
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
+    tightest: dict[Rule, Standing] = {}
+    for grant in grants:
+        for standing in grant.standings:
+            known = tightest.get(standing.claim.rule)
+            if known is None or standing.left < known.left:
+                tightest[standing.claim.rule] = standing
     said: dict[str, str] = {}
-    for rule, word in ((Rule.RPM, "requests"), (Rule.TPM, "tokens")):
-        standings = [one for grant in grants for one in grant.standings if one.claim.rule is rule]
-        if standings:
-            said |= _headers(min(standings, key=lambda one: one.left), word)
+    for rule, standing in tightest.items():
+        said |= _headers(standing, _WORDS[rule])
     return said
 
 
@@ -133,7 +136,7 @@ def _refused(refusal: Refusal) -> RateLimited:
         f"{refusal.used} are in use{asked}. Try again in {wait} s.",
         retry_after=wait,
     )
-    word = {Rule.RPM: "requests", Rule.TPM: "tokens"}.get(claim.rule)
+    word = _WORDS.get(claim.rule)
     if word is not None:
         error.headers |= _headers(Standing(claim, max(0, claim.limit - refusal.used), refusal.retry_after), word)
     return error

@@ -148,6 +148,9 @@ def _log_to_stderr(level: str) -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
+    # Found out anew for each record, and printed by none.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # What these say at info is said better by the banner and by the line of each call.
     for name in ("uvicorn", "uvicorn.error", "httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

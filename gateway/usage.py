@@ -240,7 +240,6 @@ class Ledger:
                     self._position = end
                 return
             self._journal.sync()
-            records = [UsageRecord(**orjson.loads(one)) for one in lines]
-            self._store.fill(self._journal.id, records, end.segment, end.offset)
+            self._store.fill(self._journal.id, [orjson.loads(one) for one in lines], end.segment, end.offset)
             self._position = end
             self._journal.forget(end)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from gateway.errors import BadRequest, ClientGone, GatewayError, Timeout, TooLarge, UnsupportedMedia, to_openai
+from gateway.timing import Within
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,7 +44,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int,
 
 async def _next(receive: Receive, patience: float) -> Message:
     try:
-        async with asyncio.timeout(patience):
+        with Within(patience):
             message = await receive()
     except TimeoutError:
         raise Timeout("The request body did not arrive in time.") from None

@@ -193,6 +193,8 @@ class _Child:
         """Why it went, from its exit status and the last line it printed."""
         status = await self.process.wait()
         await self._listener
+        if self._said:
+            log.warning("embedded model, last lines of its process:\n%s", "\n".join(self._said))
         ended = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
         return f"{ended} ({self._said[-1]})" if self._said else ended
 

@@ -82,6 +82,8 @@ def _serve(order: dict[str, Any]) -> Any:
     params.n_threads_http = 32
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
     params.n_gpu_layers = 0
+    # Or it shrinks the context, without a word, to what memory seems free.
+    params.fit_params = False
     # One server for text and vectors. A text to embed must fit one batch: mean pooling sees it whole.
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 from gateway import tokens
 from gateway.counters import Counters
-from gateway.errors import BadRequest, RateLimited
+from gateway.errors import BadRequest, GatewayError, RateLimited
 from gateway.routes import Limits, Route, RouteTask
 from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
 
@@ -58,6 +59,19 @@ class Limiter:
             self._counters.settle(grant, used)
 
     async def _claim(self, call: Call, *scopes: tuple[str, Limits]) -> None:
+        claims = self._claims(call, scopes)
+        if not claims:
+            return
+        taken = await self._counters.take(claims)
+        if isinstance(taken, Refusal) and taken.claim.rule is Rule.TPM and not call.counted:
+            # The estimate is generous. Near a limit it is worth a thread to know how many tokens there really are.
+            await _count(call)
+            taken = await self._counters.take(self._claims(call, scopes))
+        if isinstance(taken, Refusal):
+            raise _refused(taken)
+        call.grants.append(taken)
+
+    def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...]) -> list[Claim]:
         claims: list[Claim] = []
         for scope, limits in scopes:
             if limits.rpm is not None:
@@ -66,12 +80,7 @@ class Limiter:
                 claims.append(self._token_claim(call, scope, limits.tpm))
             if limits.concurrency is not None:
                 claims.append(Claim(scope, Rule.CONCURRENCY, limits.concurrency))
-        if not claims:
-            return
-        taken = await self._counters.take(claims)
-        if isinstance(taken, Refusal):
-            raise _refused(taken)
-        call.grants.append(taken)
+        return claims
 
     def _token_claim(self, call: Call, scope: str, limit: int) -> Claim:
         """The whole of what the caller asked for; without its own cap on the output, whatever part of it is left.
@@ -82,12 +91,6 @@ class Limiter:
         output, capped = self._output(call)
         amount = call.input_estimate + output
         least = amount if capped else min(amount, call.input_estimate + 1)
-        if least > limit:
-            raise BadRequest(
-                f"This call may use {least} tokens, but {_owner(scope)} allows {limit} tokens a minute (tpm): "
-                "it can never be let in. Send a shorter prompt or a smaller max_tokens.",
-                code="request_exceeds_limit",
-            )
         return Claim(scope, Rule.TPM, limit, amount, least)
 
     def _output(self, call: Call) -> tuple[int, bool]:
@@ -128,8 +131,20 @@ def _headers(standing: Standing, word: str) -> dict[str, str]:
     }
 
 
-def _refused(refusal: Refusal) -> RateLimited:
+async def _count(call: Call) -> None:
+    body, model = call.request.body, call.route.deployments[0].model
+    call.input_estimate = await asyncio.to_thread(tokens.counted, body, model)
+    call.counted = True
+
+
+def _refused(refusal: Refusal) -> GatewayError:
     claim, wait = refusal.claim, max(1, -int(-refusal.retry_after // 1))
+    if claim.least > claim.limit:
+        return BadRequest(
+            f"This call may use {claim.least} tokens, but {_owner(claim.scope)} allows {claim.limit} "
+            f"{_WHAT[claim.rule]} ({claim.rule}): it can never be let in. Send a shorter prompt or a smaller max_tokens.",
+            code="request_exceeds_limit",
+        )
     asked = f", this call needs {claim.least} more" if claim.rule is Rule.TPM else ""
     error = RateLimited(
         f"{_owner(claim.scope).capitalize()} allows {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "

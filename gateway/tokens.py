@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway import settings
@@ -39,13 +39,22 @@ def estimate(body: Mapping[str, Any]) -> int:
     About twice the truth for prose and code, three to four times for JSON, Chinese or
     base64. A text made to defeat it can have more: what was really used is settled afterwards.
     """
+    return _measured(body, _text)
+
+
+def counted(body: Mapping[str, Any], model: str) -> int:
+    """The input tokens of a request, its texts counted with `model`'s encoding. Takes milliseconds: not on the loop."""
+    return _measured(body, lambda text: count(text, model))
+
+
+def _measured(body: Mapping[str, Any], measure: Callable[[str], int]) -> int:
     total = _TEMPLATE
     # Not recursive: a body may be nested deeper than Python's stack.
     rest = [body[name] for name in _PROMPT if name in body]
     while rest:
         value = rest.pop()
         if isinstance(value, str):
-            total += _text(value)
+            total += measure(value)
         elif isinstance(value, dict):
             kind = value.get("type")
             if kind in _IMAGES:
@@ -53,7 +62,7 @@ def estimate(body: Mapping[str, Any]) -> int:
             elif kind in _SOUND:
                 total += IMAGE + _length(value.get(kind)) // _SOUND[kind]
             else:
-                total += 2 + 2 * len(value) + sum(map(_text, value))
+                total += 2 + 2 * len(value) + sum(map(measure, value))
                 rest.extend(value.values())
         elif isinstance(value, list):
             if value and type(value[0]) is int:

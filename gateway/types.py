@@ -119,7 +119,8 @@ class Call:
     """One request on its way, from admission to settlement.
 
     `route` and `deployment` are those of the attempt under way. `input_estimate` is an
-    upper estimate in tokens. Times are `time.perf_counter()` seconds but `time`, which is UTC epoch.
+    upper estimate in tokens, exact where `counted`. Times are `time.perf_counter()` seconds but
+    `time`, which is UTC epoch.
     """
 
     key: Key
@@ -129,6 +130,7 @@ class Call:
     started: float
     grants: list[Grant]
     input_estimate: int = 0
+    counted: bool = False
     deployment: Deployment | None = None
     first_token: float | None = None
     settled: bool = False

@@ -30,10 +30,10 @@ class Proxy:
             raise
         try:
             answer = await send(self._router, self._limiter, call)
+            return call, self._meter.metered(call, answer)
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)
             raise
-        return call, self._meter.metered(call, answer)
 
 
 def _check(request: Request, route: Route) -> None:

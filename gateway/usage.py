@@ -17,7 +17,7 @@ from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
 from gateway.journal import Journal, Position
 from gateway.limits import Limiter
 from gateway.prices import Price
-from gateway.routes import Deployment
+from gateway.routes import Deployment, Task
 from gateway.store.usage import UsageStore
 from gateway.types import Answer, Call, Key, Request, Tokens, UsageFilter, UsageRecord, UsageSum
 
@@ -26,6 +26,8 @@ calls = logging.getLogger("gateway.calls")
 
 #: How often the journal is brought to the disk and into SQL, in seconds.
 FILL = 0.1
+#: How long an upstream may take to close a stream it has ended, in seconds.
+_GRACE = 1.0
 
 
 class Meter:
@@ -43,6 +45,8 @@ class Meter:
         """Settle a call that failed, or whose caller left, before there was an answer."""
         if isinstance(error, GatewayError):
             self._settle(call, error.status, error.code, Tokens(), estimated=False)
+        elif isinstance(error, Exception):
+            self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
         else:
             # Cancelled: the upstream may have read the prompt, so the prompt stays counted.
             read = Tokens(input=_input(call)) if call.deployment else Tokens()
@@ -65,7 +69,8 @@ class Meter:
             return
         usage = (answer.document or orjson.loads(answer.body)).get("usage")
         counted = sse.read_usage(usage) if isinstance(usage, dict) else None
-        used = counted or Tokens(input=_input(call), output=len(answer.body) // 4)
+        written = 0 if call.request.task is Task.EMBEDDINGS else len(answer.body) // 4
+        used = counted or Tokens(input=_input(call), output=written)
         self._settle(call, answer.status, None, used, estimated=counted is None)
 
     async def _metered(
@@ -82,7 +87,11 @@ class Meter:
                         self._settle_stream(call, tally, status, None)
                     if passed:
                         yield passed
-            tally.close()
+                    if tally.done:
+                        await _ended(chunks)
+            if rest := tally.close():
+                self._settle_stream(call, tally, status, None)
+                yield rest
             end = None
         except (GeneratorExit, asyncio.CancelledError):
             end = ClientGone
@@ -163,6 +172,15 @@ class Meter:
         self._ledger.add(record)
         if calls.isEnabledFor(logging.INFO):
             calls.info(line(record))
+
+
+async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:
+    """Let an upstream that has said all close: then its connection is used again. One that stays is left."""
+    with contextlib.suppress(TimeoutError, UpstreamFailed):
+        async with asyncio.timeout(_GRACE):
+            async for _ in chunks:
+                pass
+    await chunks.aclose()
 
 
 def line(record: UsageRecord) -> str:

@@ -12,6 +12,8 @@ from gateway.types import Tokens
 #: One event larger than this is an upstream gone wrong.
 MAX_EVENT = 16 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
+# No answer has more tokens. A provider that says so must not overflow a column, or the sum of one.
+_MOST = 2**31 - 1
 
 
 class Tally:
@@ -51,10 +53,15 @@ class Tally:
             return b"" if self._read(events) else events
         return b"".join(event for event in _split(events) if not self._read(event))
 
-    def close(self) -> None:
-        """The upstream ended. Raises `UpstreamFailed` when it did so before its answer was complete."""
-        if self._rest.strip() or not (self.done or self.finished):
+    def close(self) -> bytes:
+        """The upstream ended: what is left to send on. Raises `UpstreamFailed` when its answer was not complete."""
+        rest, self._rest = self._rest, b""
+        if rest.strip():
+            # Some servers leave out the last blank line.
+            self.done = rest.startswith(b"data:") and rest[5:].strip() == b"[DONE]"
+        if not self.done and (rest.strip() or not self.finished):
             raise UpstreamFailed("The provider's stream broke off before the answer was complete.")
+        return rest
 
     def _read(self, event: bytes) -> bool:
         """Note what `event` says; whether it is the usage event that only we asked for."""
@@ -74,14 +81,19 @@ class Tally:
     def _note(self, data: bytes) -> bool:
         try:
             document = orjson.loads(data)
-            choices = document.get("choices") or ()
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            raise UpstreamFailed("The provider's stream holds an event that is not a JSON object.")
+        choices = document.get("choices")
+        if isinstance(choices, list):
             for choice in choices:
+                if not isinstance(choice, dict):
+                    raise UpstreamFailed("The provider's stream holds a choice that is not a JSON object.")
                 self._note_choice(choice)
-            usage = document.get("usage")
-        except (orjson.JSONDecodeError, AttributeError, TypeError):
-            raise UpstreamFailed("The provider's stream holds an event that is not a JSON object.") from None
-        if "error" in document and not choices:
+        if not choices and document.get("error"):
             raise UpstreamFailed(f"The provider broke its stream off: {_said(document['error'])}")
+        usage = document.get("usage")
         if not isinstance(usage, dict):
             return False
         self.usage = read_usage(usage)
@@ -92,22 +104,26 @@ class Tally:
             self.finished = True
         delta = choice.get("delta")
         # Chat says `delta`, completions say `text`.
-        text = choice.get("text") if delta is None else delta.get("content")
+        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+        if not (text and isinstance(text, str)):
+            text = _rest_of(delta) if isinstance(delta, dict) else ""
         if text:
             self.pieces += 1
             self.text += text.encode()
-        elif delta:
-            self._note_rest(delta)
 
-    def _note_rest(self, delta: dict[str, Any]) -> None:
-        """Reasoning, refusals and tool calls are output too."""
-        said = "".join(str(delta.get(name) or "") for name in ("reasoning_content", "reasoning", "refusal"))
-        for tool in delta.get("tool_calls") or ():
-            function = tool.get("function") or {}
-            said += f"{function.get('name') or ''}{function.get('arguments') or ''}"
-        if said:
-            self.pieces += 1
-            self.text += said.encode()
+
+def _rest_of(delta: dict[str, Any]) -> str:
+    """What a delta without plain text says: reasoning, refusals and tool calls are output too.
+
+    Only counted, never judged: content in parts, and whatever else is new, is between caller and upstream.
+    """
+    said = [delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal")]
+    tools = delta.get("tool_calls")
+    for tool in tools if isinstance(tools, list) else ():
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict):
+            said += (function.get("name"), function.get("arguments"))
+    return "".join(part if isinstance(part, str) else orjson.dumps(part).decode() for part in said if part)
 
 
 def read_usage(usage: dict[str, Any]) -> Tokens:
@@ -127,7 +143,7 @@ def error_event(error: GatewayError) -> bytes:
 
 def _count(holder: Any, name: str) -> int:
     value = holder.get(name) if isinstance(holder, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return min(value, _MOST) if isinstance(value, int) and value > 0 else 0
 
 
 def _said(error: Any) -> str:

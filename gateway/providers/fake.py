@@ -28,6 +28,7 @@ import orjson
 from gateway.errors import UpstreamFailed
 from gateway.providers.fake_answers import Malformed, Reply, embeddings, reply_to
 from gateway.providers.fake_script import FakeScript, FakeStep
+from gateway.providers.openai import checked
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
@@ -58,7 +59,10 @@ class FakeProvider:
         return "ready"
 
     async def send(self, request: UpstreamRequest) -> Answer:
-        """Answer one attempt as the script's next step says."""
+        """Answer one attempt as the script's next step says; what no client could read fails, as anyone's would."""
+        return await checked(await self._answer(request), self.name)
+
+    async def _answer(self, request: UpstreamRequest) -> Answer:
         number = next(self._calls)
         step = self._steps[number % len(self._steps) if self._cycle else min(number, len(self._steps) - 1)]
         if step.delay:

@@ -125,3 +125,33 @@ def test_an_event_without_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     tally.feed(b"data: " + b"x" * 990)
     with pytest.raises(UpstreamFailed, match="does not keep to events"):
         tally.feed(b"x" * 10)
+
+
+@pytest.mark.parametrize("last", [b"data: [DONE]", b"data: [DONE]\n", b"data:[DONE]\r\n"])
+@pytest.mark.parametrize("finish", [FINISH, b""])
+def test_an_end_without_its_blank_line_is_an_end(last: bytes, finish: bytes) -> None:
+    tally = Tally()
+    stream = delta(content="a") + finish + last
+    assert tally.feed(stream) + tally.close() == stream
+    assert tally.done
+
+
+def test_half_an_event_at_the_end_is_not_an_end() -> None:
+    tally = Tally()
+    tally.feed(delta(content="a") + FINISH + b'data: {"choices"')
+    with pytest.raises(UpstreamFailed, match="broke off"):
+        tally.close()
+
+
+@pytest.mark.parametrize("count", [2**31, 2**63, 2**64 - 1])
+def test_a_count_that_cannot_be_is_bounded(count: int) -> None:
+    tally = Tally()
+    tally.feed(event({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": -count % 2**63}}))
+    assert tally.usage is not None
+    assert tally.usage.input == 2**31 - 1
+
+
+def test_an_error_of_null_is_none() -> None:
+    tally = Tally(hide_usage=True)
+    stream = event({"choices": [], "error": None}) + FINISH
+    assert tally.feed(stream) == stream

@@ -262,15 +262,13 @@ async def test_errors_come_before_any_chunk(stream: bool) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_html(stream: bool) -> None:
     answer = await ask(fake({"html": True}), stream=stream)
-    assert (answer.status, answer.headers["content-type"], answer.chunks) == (503, "text/html; charset=utf-8", None)
-    assert answer.body.startswith(b"<html>")
+    assert (answer.status, answer.headers["content-type"], answer.chunks) == (503, "application/json", None)
+    assert orjson.loads(answer.body)["error"]["message"] == "Provider 'fake' answered HTTP 503."
 
 
 async def test_garbage_is_half_an_answer() -> None:
-    whole = await ask(fake({"garbage": True}))
-    assert whole.status == 200
-    with pytest.raises(orjson.JSONDecodeError):
-        orjson.loads(whole.body)
+    with pytest.raises(UpstreamFailed, match="not with a JSON object"):
+        await ask(fake({"garbage": True}))
     last = (await received(await ask(fake({"garbage": True}), stream=True)))[-1]
     assert last.startswith(b"data: ")
     with pytest.raises(orjson.JSONDecodeError):
@@ -278,10 +276,13 @@ async def test_garbage_is_half_an_answer() -> None:
 
 
 async def test_raw_is_sent_as_it_stands() -> None:
-    whole = await ask(fake({"raw": "ünï", "status": 201, "content_type": "text/plain"}))
-    assert (whole.status, whole.headers["content-type"], whole.body) == (201, "text/plain", "ünï".encode())
-    failed = await ask(fake({"raw": "no", "status": 500}), stream=True)
-    assert (failed.status, failed.body, failed.chunks) == (500, b"no", None)
+    raw = '{"ünï": 1 }'
+    whole = await ask(fake({"raw": raw, "status": 201, "content_type": "application/x"}))
+    assert (whole.status, whole.headers["content-type"], whole.body) == (201, "application/x", raw.encode())
+    failed = await ask(fake({"raw": '{"error": 1}', "status": 500}), stream=True)
+    assert (failed.status, failed.body, failed.chunks) == (500, b'{"error": 1}', None)
+    with pytest.raises(UpstreamFailed, match="text/plain"):
+        await ask(fake({"raw": "no", "content_type": "text/plain"}))
     cut = await received(await ask(fake({"raw": "ü!", "split": 1}), stream=True))
     assert cut == [b"\xc3", b"\xbc", b"!"]
 

@@ -142,7 +142,8 @@ def _refused(refusal: Refusal) -> GatewayError:
     if claim.least > claim.limit:
         return BadRequest(
             f"This call may use {claim.least} tokens, but {_owner(claim.scope)} allows {claim.limit} "
-            f"{_WHAT[claim.rule]} ({claim.rule}): it can never be let in. Send a shorter prompt or a smaller max_tokens.",
+            f"{_WHAT[claim.rule]} ({claim.rule}): it can never be let in. "
+            "Send a shorter prompt or a smaller max_tokens.",
             code="request_exceeds_limit",
         )
     asked = f", this call needs {claim.least} more" if claim.rule is Rule.TPM else ""

@@ -1,0 +1,39 @@
+"""Bounds on waiting, cheap enough to put around every await of the data plane."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class Within:
+    """`with Within(seconds): await …` raises `TimeoutError` when the await takes longer.
+
+    `asyncio.timeout` does the same at three times the cost; two of them stand on the way of every call.
+    """
+
+    __slots__ = ("_cancelling", "_fired", "_seconds", "_task", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Only a task can be bounded.")
+        self._task: asyncio.Task[object] = task
+        self._cancelling = task.cancelling()
+        self._fired = False
+        self._timer = task.get_loop().call_later(self._seconds, self._fire)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        # Cancelled by us and by nobody else: then it is ours to turn into a timeout.
+        if self._fired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _fire(self) -> None:
+        self._fired = True
+        self._task.cancel()

@@ -44,9 +44,9 @@ def test_the_configuration_loads(block: Block, tmp_path: Path) -> None:
     assert config.load(path, placeholders(block.text)).routes
 
 
-@pytest.mark.parametrize("block", of("json"), ids=lambda block: block.id)
-def test_the_json_parses(block: Block) -> None:
-    json.loads(block.text)
+def test_the_json_parses() -> None:
+    for block in of("json"):
+        json.loads(block.text)
 
 
 @pytest.mark.parametrize("kind", ["bash", "python", "yaml"])

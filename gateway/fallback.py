@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any
 
-from gateway.errors import RateLimited, UpstreamFailed, UpstreamTimeout
+from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
 from gateway.limits import Limiter, asked_output
 from gateway.routes import Deployment, Route, Task
 from gateway.routing import Router
@@ -31,7 +31,7 @@ async def send(router: Router, limiter: Limiter, call: Call) -> Answer:
         if route is not call.route:
             try:
                 await limiter.move(call, route)
-            except RateLimited as error:
+            except (RateLimited, BadRequest) as error:
                 log.info("%s: fallback '%s' has no room: %s", call.request.id, route.name, error.message)
                 continue
         for deployment in router.order(route):

@@ -120,7 +120,7 @@ class Meter:
         self._write(
             call.request,
             call.key,
-            call.route.name,
+            call.request.model,  # what was asked for; the deployment tells where a fallback took it
             deployment.id if deployment else "",
             status,
             code,

@@ -16,6 +16,15 @@ from promptlab.store.upsert import insert_missing
 # SQL cannot keep an infinity; MLflow writes the largest double instead, and so its clients read it back.
 _HUGE = 1.7976931348623157e308
 _POINT = ("timestamp", "step", "value", "nan")
+# Built once: building a statement costs more than SQLite's running it.
+_KNOWN = sa.select(metrics).where(
+    metrics.c.run == sa.bindparam("of"), metrics.c.key.in_(sa.bindparam("keys", expanding=True))
+)
+_MOVE_ON = (
+    sa.update(metrics)
+    .where(metrics.c.id == sa.bindparam("at"))
+    .values({name: sa.bindparam(f"new_{name}") for name in _POINT})
+)
 
 
 def metric_from_row(row: sa.Row[Any]) -> Metric:
@@ -47,10 +56,7 @@ def log(connection: sa.Connection, run: int, new: Sequence[Metric]) -> None:
         if _rank(row) > _rank(known[key]._mapping)
     ]
     if later:
-        new_values: dict[str, Any] = {
-            name: sa.bindparam(f"new_{name}") for name in ("value", "nan", "timestamp", "step")
-        }
-        connection.execute(sa.update(metrics).where(metrics.c.id == sa.bindparam("at")).values(**new_values), later)
+        connection.execute(_MOVE_ON, later)
     insert_missing(
         connection,
         points,
@@ -59,8 +65,7 @@ def log(connection: sa.Connection, run: int, new: Sequence[Metric]) -> None:
 
 
 def _known(connection: sa.Connection, run: int, keys: list[str]) -> dict[str, sa.Row[Any]]:
-    query = sa.select(metrics).where(metrics.c.run == run, metrics.c.key.in_(keys))
-    return {row.key: row for row in connection.execute(query)}
+    return {row.key: row for row in connection.execute(_KNOWN, {"of": run, "keys": keys})}
 
 
 def _storable(metric: Metric) -> dict[str, Any]:

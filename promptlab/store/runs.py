@@ -12,14 +12,20 @@ from promptlab.store.metrics import metric_from_row
 from promptlab.store.schema import metrics, params, runs, tags
 from promptlab.store.upsert import insert_missing, insert_or_replace
 
+# Built once: building a statement costs more than SQLite's running it.
+_BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("run_id"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
+_METRICS, _PARAMS, _TAGS = (
+    sa.select(table).where(table.c.run.in_(sa.bindparam("runs", expanding=True))).order_by(table.c.run, table.c.key)
+    for table in (metrics, params, tags)
+)
 # Rows of children are fetched for this many runs at once: databases bound the length of an IN list.
 _BATCH = 500
 
 
 def find(connection: sa.Connection, run_id: str, *, lock: bool = False) -> RunInfo | None:
     """The run without what was logged on it; with `lock` nobody else writes to it until the transaction ends."""
-    query = sa.select(runs).where(runs.c.id == run_id)
-    row = connection.execute(query.with_for_update() if lock else query).first()
+    row = connection.execute(_BY_ID_LOCKED if lock else _BY_ID, {"run_id": run_id}).first()
     return None if row is None else info_from_row(row)
 
 
@@ -45,21 +51,17 @@ def complete(connection: sa.Connection, infos: Sequence[RunInfo]) -> list[Run]:
     settings: dict[int, list[Param]] = defaultdict(list)
     labels: dict[int, list[Tag]] = defaultdict(list)
     for start in range(0, len(infos), _BATCH):
-        numbers = [info.number for info in infos[start : start + _BATCH]]
-        for row in connection.execute(_children(metrics, numbers)):
+        these = {"runs": [info.number for info in infos[start : start + _BATCH]]}
+        for row in connection.execute(_METRICS, these):
             latest[row.run].append(metric_from_row(row))
-        for row in connection.execute(_children(params, numbers)):
+        for row in connection.execute(_PARAMS, these):
             settings[row.run].append(Param(row.key, row.value))
-        for row in connection.execute(_children(tags, numbers)):
+        for row in connection.execute(_TAGS, these):
             labels[row.run].append(Tag(row.key, row.value))
     return [
         Run(info, tuple(latest[info.number]), tuple(settings[info.number]), tuple(labels[info.number]))
         for info in infos
     ]
-
-
-def _children(table: sa.Table, numbers: list[int]) -> sa.Select[tuple[object, ...]]:
-    return sa.select(table).where(table.c.run.in_(numbers)).order_by(table.c.run, table.c.key)
 
 
 def insert(connection: sa.Connection, info: RunInfo) -> int:

@@ -41,16 +41,14 @@ def figure(value: float | None) -> str:
     return text if "e" in text else f"{float(text):,}"
 
 
-def chart(name: str, series: Sequence[Series]) -> str:
+def chart(name: str, series: Sequence[Series], unit: str = "") -> str:
     """A metric of several runs: bars of single values, or lines over steps where there is a history."""
-    if any(len(one.points) > 1 for one in series):
-        return _frame(name, _lines(series) + _bars(series, with_bars=False), "lines")
-    return _frame(name, _bars(series, with_bars=True), "bars")
-
-
-def _frame(name: str, inside: str, kind: str) -> str:
+    kind = "lines" if any(len(one.points) > 1 for one in series) else "bars" if len(series) > 1 else "single"
+    drawn = _lines(series) if kind == "lines" else ""
+    title = escape(name) + (f" <small>{escape(unit)}</small>" if unit else "")
     return (
-        f'<figure class="chart {kind}"><figcaption title="{escape(name)}">{escape(name)}</figcaption>{inside}</figure>'
+        f'<figure class="chart {kind}"><figcaption title="{escape(name)}">{title}</figcaption>'
+        f"{drawn}{_bars(series, with_bars=kind == 'bars')}</figure>"
     )
 
 

@@ -16,6 +16,8 @@ from promptlab.workbench.runs_table import name_of, number, values
 MAX_RUNS = 6
 _CHARTS = 24
 _WORDS_COMPARED = 2000
+# Of the metrics the playground logs; what others mean by these names is not known.
+_UNITS = {"latency": "s", "first_token": "s", "cost": "USD"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,12 @@ def _metrics(chosen: Sequence[Chosen]) -> str:
     names = list(dict.fromkeys(key for one in chosen for key in values(one.run, "metrics")))
     if not names:
         return _section("Metrics", '<p class="note">None of these runs has a metric.</p>')
+    ours = all(values(one.run, "tags").get("mlflow.runSourceType") == "PROMPT_ENGINEERING" for one in chosen)
     drawn = "".join(
-        chart(name, [_series(one, index, name) for index, one in enumerate(chosen)]) for name in names[:_CHARTS]
+        chart(
+            name, [_series(one, index, name) for index, one in enumerate(chosen)], _UNITS.get(name, "") if ours else ""
+        )
+        for name in names[:_CHARTS]
     )
     more = f'<p class="note">and {len(names) - _CHARTS} more metrics</p>' if len(names) > _CHARTS else ""
     note = "Change is against the first run." if len(chosen) > 1 else ""

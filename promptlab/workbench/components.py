@@ -108,7 +108,7 @@ def _figures(index: int, answer: Answer, best: dict[str, int]) -> str:
     figures = (
         ("first", "First token", seconds(answer.first_token)),
         ("total", "Total", total),
-        ("tokens", "Tokens in → out", tokens),
+        ("tokens", "Tokens", f'<span title="In → out">{tokens}</span>'),
         ("cost", "Cost", cost),
     )
     return "".join(

@@ -46,7 +46,10 @@ const lab = (() => {
 
   // State in the address: [name, value] pairs; empty values are left out. Very long texts stay out
   // of the address rather than making a link no server takes.
+  let isOpen = false;
+  const opened = () => { isOpen = true; };
   function remember(pairs) {
+    if (!isOpen) return;
     const query = new URLSearchParams();
     for (const [name, value] of pairs) {
       if (value === null || value === undefined || value === "" || String(value).length > 12000) continue;
@@ -91,5 +94,5 @@ const lab = (() => {
     show();
     box.showModal();
   }
-  return { remember, copy, sheet };
+  return { opened, remember, copy, sheet };
 })();

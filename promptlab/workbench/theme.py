@@ -16,6 +16,9 @@ _HERE = Path(__file__).parent
 STYLE = (_HERE / "theme.css").read_text(encoding="utf-8")
 SCRIPT = (_HERE / "lab.js").read_text(encoding="utf-8")
 
+# What a page runs once it has read its address: from then on it may write there.
+OPENED_JS = "() => { lab.opened(); }"
+
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 

@@ -13,6 +13,7 @@ from promptlab.workbench import components, record, snippets
 from promptlab.workbench.asking import Answer
 from promptlab.workbench.form import EXAMPLE_TEMPLATE, EXAMPLE_VALUES, MAX_ROUTES, Form
 from promptlab.workbench.lab import Lab
+from promptlab.workbench.theme import OPENED_JS
 
 _EMPTY = components.empty(
     "No answers yet",
@@ -144,7 +145,7 @@ class Playground:
                 max_lines=1,
             )
             self._name = gr.Textbox(
-                label="Run name", placeholder="made up", elem_id="run-name", min_width=0, max_lines=1
+                label="Run name", placeholder="chosen for you", elem_id="run-name", min_width=0, max_lines=1
             )
             self._log = gr.Button("Log run", interactive=False, elem_id="log", min_width=0)
             self._note = components.html(_note(_NOTHING), elem_id="note")
@@ -158,7 +159,8 @@ class Playground:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         edited = [self._fields, self._said, self._log, self._note]
         gr.on(
-            [part.input for part in form],
+            # Gradio's text fields raise `input` at key presses only: not when pasting or erasing.
+            [part.input if part is self._fields else part.change for part in form],
             self._edited,
             [*form, self._asked],
             edited,
@@ -182,7 +184,7 @@ class Playground:
             trigger_mode="once",
             **quiet,
         )
-        blocks.load(self._opened, None, [*form, self._said], **quiet)
+        blocks.load(self._opened, None, [*form, self._said], **quiet).then(None, None, None, js=OPENED_JS)
         blocks.unload(self._stop_asking)
 
     async def _opened(self, request: gr.Request) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ watch('value', () => {
 });
 """
 
-_REMEMBER_JS = """(view) => lab.remember([
+_REMEMBER_JS = """(view) => lab.opened() || lab.remember([
   ['experiment', view.experiment], ['filter', view.filter], ['order', view.order],
   ...view.runs.map((run) => ['run', run]), ['file', view.file], ['limit', view.limit === 100 ? '' : view.limit]])"""
 

@@ -32,7 +32,7 @@ FLOORS = {
     ],
     "machinery": [
         *["gateway.settings", "gateway.config*", "gateway.counters*", "gateway.journal", "gateway.database*"],
-        *["gateway.tokens", "gateway.prices", "gateway.store*", "gateway.providers*"],
+        *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],
     "policy": [

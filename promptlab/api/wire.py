@@ -223,6 +223,7 @@ class Json(JSONResponse):
     """A JSON answer."""
 
     def render(self, content: Any) -> bytes:
+        """The content as orjson writes it."""
         return orjson.dumps(content)
 
 

@@ -11,6 +11,8 @@ import psutil
 from tests.services.promptyard import Server
 from tests.services.upstream import until
 
+#: The credential of the upstream that the fixture `gateway` asks.
+CREDENTIAL = "sk-the-upstreams-own"
 MESSAGES: Any = [{"role": "user", "content": "Say hello."}]
 
 

@@ -9,7 +9,7 @@ import orjson
 
 from promptlab import limits
 from promptlab.artifacts import proxied_path
-from promptlab.entities import Param, Run, RunStatus, Tag
+from promptlab.entities import Metric, Param, Run, RunStatus, Tag
 from promptlab.errors import InvalidParameter
 from promptlab.lab import Lab
 
@@ -36,23 +36,24 @@ class PromptlabRun:
     prompt: str
     answer: str
     answer_facts: tuple[Param, ...]
+    metrics: tuple[Metric, ...] = ()
 
 
 def log_promptlab_run(lab: Lab, wanted: PromptlabRun) -> Run:
-    """The finished run, with its params, tags and the table of its one case.
+    """The finished run, with its params, tags, metrics and the table of its one case.
 
     What cannot be logged is refused before anything is written. If the table cannot be
     written the run is left marked FAILED, as MLflow leaves it.
     """
     params = [*wanted.parameters, Param("model_route", wanted.route), Param("prompt_template", wanted.template)]
-    limits.check_batch([], params, _TAGS)
+    limits.check_batch(wanted.metrics, params, _TAGS)
     if proxied_path(lab.experiment(wanted.experiment_id).artifact_location) is None:
         raise InvalidParameter(f"The artifacts of experiment {wanted.experiment_id} are not kept by this server.")
     made = lab.create_run(wanted.experiment_id, wanted.user, wanted.name, wanted.start, wanted.tags)
     run_id = made.info.id
     status = RunStatus.FAILED
     try:
-        lab.log_batch(run_id, [], params, _TAGS)
+        lab.log_batch(run_id, wanted.metrics, params, _TAGS)
         _, path = lab.artifact_path(run_id, TABLE)
         lab.artifacts.write(path, _table(wanted))
         status = RunStatus.FINISHED

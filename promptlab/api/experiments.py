@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from promptlab.api import render
-from promptlab.api.wire import KEY_VALUE, Arguments, Endpoints, Field, array, integer, message, one_of, required, string
+from promptlab.api.wire import (
+    KEY_VALUE,
+    Arguments,
+    Endpoints,
+    Field,
+    ListOf,
+    integer,
+    message,
+    one_of,
+    required,
+    string,
+)
 from promptlab.entities import Tag, ViewType
 from promptlab.lab import Lab
 
@@ -14,13 +25,13 @@ _SEARCH = {
     "max_results": Field(integer, default=1000),
     "page_token": Field(string),
     "filter": Field(string, default=""),
-    "order_by": Field(array(string), default=()),
+    "order_by": Field(ListOf(string), default=()),
     "view_type": Field(one_of(ViewType), default=ViewType.ACTIVE_ONLY),
 }
 _NEW = {
     "name": required(string),
     "artifact_location": Field(string),
-    "tags": Field(array(message(KEY_VALUE)), default=()),
+    "tags": Field(ListOf(message(KEY_VALUE)), default=()),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from promptlab.api import render
-from promptlab.api.wire import Arguments, Endpoints, Field, Fields, array, integer, message, string
+from promptlab.api.metrics import METRIC, metric_of
+from promptlab.api.wire import Arguments, Endpoints, Field, Fields, ListOf, integer, message, string
 from promptlab.entities import Param, Tag
 from promptlab.errors import InvalidParameter
 from promptlab.lab import Lab
@@ -18,7 +19,7 @@ def _text(value: Any, path: str) -> str:
 
 
 _PAIR: Fields = {"key": Field(string, default=""), "value": Field(_text, default="")}
-_PAIRS = Field(array(message(_PAIR)), default=())
+_PAIRS = Field(ListOf(message(_PAIR)), default=())
 _FIELDS: Fields = {
     "experiment_id": Field(string),
     "run_name": Field(string, default=""),
@@ -33,6 +34,8 @@ _FIELDS: Fields = {
     "mlflow_version": Field(string),
     "user_id": Field(string, default="unknown"),
     "start_time": Field(integer),
+    # Ours: MLflow's server has its clients log them in a second call.
+    "metrics": Field(ListOf(message(METRIC)), default=()),
 }
 _REQUIRED = ("experiment_id", "prompt_template", "prompt_parameters", "model_route", "model_input", "mlflow_version")
 
@@ -58,6 +61,7 @@ def create(lab: Lab, call: Arguments) -> Any:
         prompt=call["model_input"],
         answer=call["model_output"],
         answer_facts=_params(call["model_output_parameters"]),
+        metrics=tuple(metric_of(metric) for metric in call["metrics"]),
     )
     return {"run": render.run(log_promptlab_run(lab, wanted))}
 

@@ -12,7 +12,7 @@ from promptlab.api.wire import (
     Arguments,
     Endpoints,
     Field,
-    array,
+    ListOf,
     integer,
     message,
     one_of,
@@ -23,7 +23,7 @@ from promptlab.entities import Param, RunStatus, Tag, ViewType
 from promptlab.lab import Lab
 
 _ID = {"run_id": RUN_ID}
-_PAIRS = Field(array(message(KEY_VALUE)), default=())
+_PAIRS = Field(ListOf(message(KEY_VALUE)), default=())
 _CREATE = {
     "experiment_id": Field(string, default=""),
     "user_id": Field(string, default=""),
@@ -33,14 +33,14 @@ _CREATE = {
 }
 _UPDATE = {**_ID, "status": Field(one_of(RunStatus)), "end_time": Field(integer), "run_name": Field(string)}
 _SEARCH = {
-    "experiment_ids": Field(array(string), default=()),
+    "experiment_ids": Field(ListOf(string), default=()),
     "filter": Field(string, default=""),
     "run_view_type": Field(one_of(ViewType), default=ViewType.ACTIVE_ONLY),
     "max_results": Field(integer, default=1000),
-    "order_by": Field(array(string), default=()),
+    "order_by": Field(ListOf(string), default=()),
     "page_token": Field(string),
 }
-_BATCH = {**_ID, "metrics": Field(array(message(METRIC)), default=()), "params": _PAIRS, "tags": _PAIRS}
+_BATCH = {**_ID, "metrics": Field(ListOf(message(METRIC)), default=()), "params": _PAIRS, "tags": _PAIRS}
 
 served = Endpoints()
 

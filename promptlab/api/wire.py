@@ -111,7 +111,7 @@ def one_of(kind: type[IntEnum]) -> Converter:
 
 
 @dataclass(frozen=True, slots=True)
-class array:  # noqa: N801 - reads as the other kinds do
+class ListOf:
     """A list of values of one kind."""
 
     convert: Converter
@@ -190,7 +190,7 @@ def arguments(request: Request, body: bytes, fields: Fields) -> Arguments:
         for key, value in request.query_params.multi_items():
             raw.setdefault(key, []).append(value)
         for name, values in raw.items():
-            if name not in fields or not isinstance(fields[name].convert, array):
+            if name not in fields or not isinstance(fields[name].convert, ListOf):
                 raw[name] = values[0]
     if body and request.method != "GET":
         raw |= _json_object(request, body)

@@ -38,6 +38,18 @@ connection.execute("COMMIT")
 """
 
 
+WRITER = """
+import sys
+import sqlalchemy as sa
+from gateway.database import open_database
+from tests.gateway.test_database import add, metadata
+database = open_database(sys.argv[1])
+database.migrate("family", metadata, [])
+for i in range(10_000):
+    print(database.write(add(f"n{i}")), flush=True)
+"""
+
+
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = open_database(database_url)
@@ -148,6 +160,21 @@ def test_the_folder_of_a_file_is_made(tmp_path: Path) -> None:
     database.migrate("family", metadata, [])
     assert (tmp_path / "folder" / "of" / "its" / "own.db").exists()
     database.close()
+
+
+def test_what_was_answered_survives_a_kill(database_url: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, database_url], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as writer:
+        assert writer.stdout is not None
+        answered = [writer.stdout.readline().strip() for _ in range(50)]
+        writer.kill()
+        answered += writer.stdout.read().split()
+    database = open_database(database_url)
+    found = names(database)
+    database.close()
+    assert answered[:2] == ["n0", "n1"]
+    assert found[: len(answered)] == answered
 
 
 def test_another_process_may_hold_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import tracemalloc
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +71,14 @@ def test_a_wrong_verb(http: httpx.Client, verb: str, path: str) -> None:
     response = http.request(verb, path)
     assert response.status_code == 405
     assert response.json()["error_code"] == "BAD_REQUEST"
+
+
+def test_importing_the_server_is_light() -> None:
+    # Its start is the start of the whole product: nothing of these may be on the way to the first answer.
+    heavy = {"alembic", "gradio", "litellm", "mlflow", "numpy", "pandas", "psycopg"}
+    code = f"import sys, promptlab.api.app, gateway.database; print({heavy!r} & sys.modules.keys() or 'none')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "none"
 
 
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────
@@ -244,6 +255,21 @@ def test_a_part_of_an_artifact(http: httpx.Client, asked: str, status: int, cont
     assert (got.status_code, got.content) == (status, content)
 
 
+def test_an_artifact_larger_than_memory_should_be_streams_through(http: httpx.Client) -> None:
+    size = 48 * 1024 * 1024
+    block = bytes(range(256)) * 256
+    tracemalloc.start()
+    try:
+        http.put(f"{PROXY}/large", content=(block for _ in range(size // len(block))))
+        with http.stream("GET", f"{PROXY}/large") as down:
+            got = sum(len(chunk) for chunk in down.iter_bytes() if chunk)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert got == size
+    assert peak < size / 4
+
+
 def raw_request(server: str, line: str) -> bytes:
     target = urlsplit(server)
     with socket.create_connection((target.hostname or "", target.port or 0)) as connection:
@@ -290,6 +316,7 @@ PROMPTLAB = {
     ],
     "mlflow_version": "3.17.2",
     "start_time": 5,
+    "metrics": [{"key": "latency", "value": 0.8, "timestamp": 5}],
 }
 
 
@@ -310,6 +337,7 @@ def test_a_promptlab_run(http: httpx.Client, prefix: str) -> None:
         "model_route": "chat",
         "prompt_template": "Sell {{ stock_type }}.",
     }
+    assert run["data"]["metrics"] == [{"key": "latency", "value": 0.8, "timestamp": 5, "step": 0}]
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
     assert orjson.loads(tags.pop("mlflow.loggedArtifacts")) == [{"path": "eval_results_table.json", "type": "table"}]
     assert tags == {"mine": "1", "mlflow.runName": "tried", "mlflow.runSourceType": "PROMPT_ENGINEERING"}

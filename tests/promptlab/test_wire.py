@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptlab.api.wire import Field, Fields, array, decode, double, integer, message, number, one_of, required, string
+from promptlab.api.wire import Field, Fields, ListOf, decode, double, integer, message, number, one_of, required, string
 from promptlab.entities import RunStatus, ViewType
 from promptlab.errors import InvalidParameter
 
@@ -17,7 +17,7 @@ FIELDS: Fields = {
     "value": Field(double),
     "status": Field(one_of(RunStatus)),
     "view_type": Field(one_of(ViewType), default=ViewType.ACTIVE_ONLY),
-    "tags": Field(array(message({"key": required(string), "value": Field(string, default="")})), default=()),
+    "tags": Field(ListOf(message({"key": required(string), "value": Field(string, default="")})), default=()),
 }
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 #: A call still running is renewed this often; a process that died gives its calls back after the lease.
 _RENEW, _LEASE = 10.0, 30.0
 #: How long one round trip may take, and how long Redis is left alone after one that failed.
-_PATIENCE, _REST = 0.5, 1.0
+_PATIENCE, _REST = 2.0, 1.0
 #: Connections of this process, and how long a call waits for a free one.
 _CONNECTIONS, _QUEUE = 64, 5.0
 

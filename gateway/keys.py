@@ -41,6 +41,7 @@ class Keys:
             self._fixed[hashed(admin_key.get_secret_value())] = ADMIN
         self._known: dict[str, Key] = {}
         self._version = -1
+        self._look: asyncio.Task[None] | None = None
         self.protected = admin_key is None
 
     def recognise(self, secret: str | None) -> Key:
@@ -60,6 +61,30 @@ class Keys:
         if key.expires_at is not None and key.expires_at <= time.time():
             raise InvalidKey("This key has expired.")
         return key
+
+    async def look_again(self, secret: str | None) -> bool:
+        """Whether a key of ours that is not known here was made by another process since our last look.
+
+        However many ask, one look at a time is under way.
+        """
+        if secret is None or not secret.startswith(PREFIX) or self._find(hashed(secret)) is not None:
+            return False
+        for _ in range(2):  # the look we join may have begun before the key was made
+            if self._look is None:
+                self._look = asyncio.create_task(self._refresh_soon())
+            await asyncio.wait([self._look], timeout=1)
+            if self._find(hashed(secret)) is not None:
+                return True
+        return False
+
+    async def _refresh_soon(self) -> None:
+        try:
+            await asyncio.sleep(0.01)
+            await asyncio.to_thread(self.refresh)
+        except Exception:
+            log.debug("Keys could not be read for an unknown one", exc_info=True)
+        finally:
+            self._look = None
 
     def _find(self, digest: str) -> Key | None:
         return self._known.get(digest) or self._fixed.get(digest)

@@ -36,6 +36,10 @@ class Access:
             raise Forbidden(f"This key has no scope '{scope}'; it has: {', '.join(sorted(key.scopes)) or 'none'}.")
         return key
 
+    async def look_again(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether asking once more may help: the key was made a moment ago (`Keys.look_again`)."""
+        return await self._keys.look_again(secret(headers))
+
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         """In protected mode, refuse what a foreign web page could make a browser send. Raises `Forbidden`."""
         if self._keys.protected:

@@ -17,7 +17,7 @@ from gateway.api import http
 from gateway.api.access import Access
 from gateway.dialects import body as json_body
 from gateway.dialects.sse import error_event
-from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound
+from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound
 from gateway.proxy import Proxy
 from gateway.routes import Route, Task
 from gateway.routing import Router
@@ -46,7 +46,7 @@ class Inference:
         exchange = _Exchange(send, f"req_{random.getrandbits(96):024x}")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
-            key = self._access.allow(headers, Scope.INFERENCE)
+            key = await self._caller(headers)
             task = _TASKS.get(scope["path"])
             if task is not None:
                 _need_method(scope, "POST")
@@ -64,6 +64,14 @@ class Inference:
         except Exception:
             log.exception("%s: a fault of ours", exchange.id)
             await exchange.fail(GatewayError("Something went wrong inside the gateway. Its log says more."))
+
+    async def _caller(self, headers: Mapping[bytes, bytes]) -> Key:
+        try:
+            return self._access.allow(headers, Scope.INFERENCE)
+        except InvalidKey:
+            if not await self._access.look_again(headers):
+                raise
+            return self._access.allow(headers, Scope.INFERENCE)
 
     async def _infer(
         self, exchange: _Exchange, headers: Mapping[bytes, bytes], receive: http.Receive, task: Task, key: Key

@@ -56,4 +56,12 @@ def router(access: Access, keys: Keys) -> APIRouter:
         keys.revoke(key_id)
         return {"id": key_id, "revoked": True}
 
-    return api
+    everyone = APIRouter(tags=["keys"])
+
+    @everyone.get("/admin/keys/self")
+    def myself(request: Request) -> dict[str, Any]:
+        """The key that asks, without its secret. Needs no scope."""
+        return {**described.key(access.key(dict(request.scope["headers"])))}
+
+    everyone.include_router(api)
+    return everyone

@@ -172,7 +172,9 @@ async def test_without_redis_limits_go_on_here_and_say_so(unused_tcp_port: int) 
 
 async def test_two_processes_share_redis(fresh_redis: str) -> None:
     first, second = RedisCounters(fresh_redis), RedisCounters(fresh_redis)
-    taken = await asyncio.gather(*(one.take([rpm(50)]) for one in [first, second] * 100))
-    assert sum(isinstance(one, Grant) for one in taken) == 50
-    await first.close()
-    await second.close()
+    try:
+        taken = await asyncio.gather(*(one.take([rpm(50)]) for one in [first, second] * 100))
+        assert sum(isinstance(one, Grant) for one in taken) == 50
+    finally:
+        await first.close()
+        await second.close()

@@ -55,8 +55,10 @@ def chat(server: Started, standin: Started, seconds: float) -> Sample:
     used = server.child.cpu() - used
     wrong = _wrong(result, _served(standin, "chats") - before)
     values = {"chat": result.rate, "chat p50": result.p50, "chat p99": result.p99}
-    # Beside answers/s, because it stays true while other work disturbs the machine.
-    return Sample(values | ({"chat cpu": result.answers / used} if used > 0 else {}), wrong)
+    if used > 0:
+        # Beside answers/s: the one stays true while other work disturbs the machine, the other tells that it did.
+        values |= {"chat cpu": result.answers / used, "chat core": 100 * used / result.seconds}
+    return Sample(values, wrong)
 
 
 def streams(server: Started, standin: Started, seconds: float) -> Sample:
@@ -86,7 +88,7 @@ def start(server: Promptyard, folder: Path, standin: str, core: int) -> Sample:
             child.wait_for("/v1/models", key=ADMIN_KEY, pause=0.002)
             values[name] = (time.perf_counter() - child.began) * 1000
             # Ended only when all is up: the second start must find what a finished first one leaves.
-            child.wait_for("/health/ready", key=ADMIN_KEY)
+            server.wait_until_loaded(child)
     return Sample(values)
 
 

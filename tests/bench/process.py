@@ -61,14 +61,25 @@ class Child:
     ) -> None:
         self.end()
 
-    def wait_for(self, path: str, *, seconds: float = 180, key: str | None = None, pause: float = 0.05) -> Any:
-        """The JSON (or text) of the first 200 from `path`. Raises `Unavailable` when the process ends before."""
+    def wait_for(
+        self,
+        path: str,
+        *,
+        until: Callable[[Any], bool] = lambda _answer: True,
+        seconds: float = 180,
+        key: str | None = None,
+        pause: float = 0.05,
+    ) -> Any:
+        """The JSON (or text) of the first 200 from `path` that is as `until` wants it.
+
+        Raises `Unavailable` when the process ends before, or the time does.
+        """
         deadline = time.perf_counter() + seconds
         while time.perf_counter() < deadline:
             if self._process.poll() is not None:
                 raise Unavailable(f"it ended with {self._process.returncode}: {self.last_words()}")
             answer = get(self.url + path, key)
-            if answer is not None:
+            if answer is not None and until(answer):
                 return answer
             time.sleep(pause)
         raise Unavailable(f"no answer from {path} within {seconds:.0f} s: {self.last_words()}")

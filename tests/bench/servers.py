@@ -112,11 +112,19 @@ class Promptyard:
         self.prepare(folder, standin)
         child = self.launch(folder, core)
         try:
-            child.wait_for("/health/ready", key=ADMIN_KEY)
+            self.wait_until_loaded(child)
             return Started(child, self.create_key(folder))
         except BaseException:
             child.end()
             raise
+
+    @staticmethod
+    def wait_until_loaded(child: Child) -> None:
+        """Wait for all of it: the gateway calls itself ready without the lab, whose loading would be measured too."""
+        child.wait_for("/health/ready", key=ADMIN_KEY, until=lambda said: said.get("lab") != "loading")
+        said = child.wait_for("/health/ready", key=ADMIN_KEY)
+        if said["lab"] != "ready":
+            raise Unavailable(f"the lab is {said['lab']}: {child.last_words()}")
 
     @staticmethod
     def is_model(command: str) -> bool:

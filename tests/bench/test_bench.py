@@ -261,6 +261,17 @@ def test_a_peer_that_is_missing_is_named_with_the_reason() -> None:
     assert made.ratio("chat") is None
 
 
+@pytest.mark.parametrize(
+    ("load_before", "share", "disturbed"), [(0.1, 97.0, False), (0.9, 97.0, True), (0.1, 60.0, True)]
+)
+def test_figures_of_a_disturbed_machine_say_so(load_before: float, share: float, disturbed: bool) -> None:
+    made = figures([300.0], [100.0])
+    made.add(RIVAL, Sample({"chat core": share}))
+    run = Run(made, 1, ("chat",), "bench", "wrk.", {OURS: "1", RIVAL: "2"}, load=load_before)
+    assert ("Other work was running" in run.as_markdown()) is disturbed
+    assert run.as_json()["disturbed"] is disturbed
+
+
 def test_a_spread_is_median_least_and_most() -> None:
     assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(2.5, 1.0, 10.0)
 

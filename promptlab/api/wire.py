@@ -70,20 +70,27 @@ def string(value: Any, path: str) -> str:
 
 
 def integer(value: Any, path: str) -> int:
-    """A whole number of at most 64 bits, as a number or a string."""
-    whole: int | None = None
-    if isinstance(value, str) and "_" not in value:
-        try:
-            whole = int(value)
-        except ValueError:
-            whole = None
-    elif isinstance(value, float) and value.is_integer():
-        whole = int(value)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        whole = value
+    """A whole number of at most 64 bits, as a number or a string. R writes 100000 as `1e+05`."""
+    whole = _whole(value)
     if whole is None or not -(2**63) <= whole < 2**63:
         raise _wrong(path, value)
     return whole
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and "_" not in value:
+        for read in (int, float):
+            try:
+                return _whole(read(value))
+            except ValueError:
+                continue
+    return None
 
 
 def double(value: Any, path: str) -> float:
@@ -209,7 +216,8 @@ def _json_object(request: Request, body: bytes) -> dict[str, Any]:
             parsed = orjson.loads(parsed)
     except orjson.JSONDecodeError as error:
         raise InvalidParameter(f"The request body is not valid JSON: {error}") from None
-    if parsed is None:
+    # R has one empty list for both kinds.
+    if parsed is None or parsed == []:
         return {}
     if not isinstance(parsed, dict):
         raise InvalidParameter("The request body must be a JSON object.")

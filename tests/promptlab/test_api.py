@@ -98,6 +98,7 @@ JSON = {"content-type": "application/json"}
         (b"{}", {"content-type": "text/plain"}, "Bad Request. Content-Type must be one of ['application/json']."),
         (b"{}", {}, "Bad Request. Content-Type header is missing."),
         (b"{}", JSON, "Missing value for required parameter 'name'."),
+        (b"[]", JSON, "Missing value for required parameter 'name'."),
         (b"null", JSON, "Missing value for required parameter 'name'."),
         (b"", {}, "Missing value for required parameter 'name'."),
         (b'{"name": "x", "experimentName": 1, "tags": "x"}', JSON, "Invalid value \"x\" for parameter 'tags' supplied"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -123,6 +123,11 @@ class Visitor:
             raise _unreachable(error) from error
         return _json_object(answer)
 
+    async def key_name(self) -> str:
+        """The name this key was given."""
+        found = await self._call("GET", "/admin/keys/self")
+        return str(found["name"])
+
     # Inference
 
     async def routes(self) -> list[Route]:
@@ -197,10 +202,6 @@ class Visitor:
         found = await self._call("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run", json=body)
         run: Json = found["run"]
         return run
-
-    async def log_metrics(self, run_id: str, metrics: Sequence[Json]) -> None:
-        """Store `metrics` (key, value, timestamp in ms, step) with a run, all in one call."""
-        await self._track("runs/log-batch", {"run_id": run_id, "metrics": list(metrics)})
 
     async def search_runs(self, experiment_id: str, filter_text: str, order_by: str, limit: int) -> list[Json]:
         """The first `limit` runs of an experiment that match an MLflow filter."""

@@ -25,7 +25,8 @@ _FIELDS: Fields = {
     "run_name": Field(string, default=""),
     "tags": _PAIRS,
     "prompt_template": Field(string),
-    "prompt_parameters": _PAIRS,
+    # MLflow refuses a prompt without variables; here an empty list says there are none.
+    "prompt_parameters": Field(ListOf(message(_PAIR)), default=None),
     "model_route": Field(string),
     "model_parameters": _PAIRS,
     "model_input": Field(string),
@@ -46,7 +47,7 @@ served = Endpoints()
 def create(lab: Lab, call: Arguments) -> Any:
     """A finished run that holds one prompt, its parameters and its answers, as MLflow's PromptLab makes it."""
     for name in _REQUIRED:
-        if not call[name]:
+        if call[name] is None or call[name] == "":
             raise InvalidParameter(f"CreatePromptlabRun request must specify {name}.")
     wanted = PromptlabRun(
         experiment_id=call["experiment_id"],

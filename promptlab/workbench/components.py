@@ -10,19 +10,10 @@ import gradio as gr
 
 from promptlab.workbench.asking import Answer
 from promptlab.workbench.charts import tint
+from promptlab.workbench.shell import worded
 
 # Below this a cost is shown in scientific steps rather than as zeros.
 _SMALL = 0.0001
-
-
-def page_head(title: str, text: str) -> gr.HTML:
-    """A page's title and one line on what it is for."""
-    return gr.HTML(
-        f'<div class="yard"><h1>{escape(title)}</h1><p class="muted">{escape(text)}</p></div>',
-        elem_classes="page-head",
-        js_on_load=None,
-        apply_default_css=False,
-    )
 
 
 def html(value: str = "", *, elem_id: str | None = None, js: str | None = None, visible: bool = True) -> gr.HTML:
@@ -42,7 +33,7 @@ def empty(title: str, text: str, button: str = "", act: str = "") -> str:
 
 def problem(title: str, text: str) -> str:
     """What failed, and why."""
-    return f'<div class="yard problem" role="alert"><b>{escape(title)}</b> {escape(text)}</div>'
+    return f'<div class="yard problem" role="alert"><b>{escape(title)}</b> {worded(text)}</div>'
 
 
 def seconds(value: float | None) -> str:

@@ -130,30 +130,33 @@ class Gate:
         if self._protected:
             await _redirect(send, following)
             return
+        if method != "POST" and headers.get("accept") == "application/json":
+            await _json(send, 200, {"signed_in": self._sessions.get(_session_id(headers)) is not None})
+            return
         if method != "POST":
             await _html(send, 200, shell.sign_in(following))
             return
         body = await _read(receive, 16 * 1024)
         form = parse_qs((body or b"").decode("utf-8", "replace"))
         key = form.get("key", [""])[0].strip()
-        problem = await self._check(key)
-        if problem is None:
-            session_id = self._sessions.open(key)
-            await _redirect(send, following, cookie=_cookie(session_id, headers, scope))
-        else:
-            await _html(send, 401, shell.sign_in(following, problem))
-
-    async def _check(self, key: str) -> str | None:
-        """Why `key` does not open the lab; None when it does."""
-        if not key or not key.isascii() or not key.isprintable():
-            return "That is not a key. Keys begin with sk-py- and are letters and digits."
         try:
-            await self._server.visitor(key).routes()
+            name = await self._name_of(key)
         except CallFailed as error:
-            if error.status in (401, 403):
-                return f"This key does not open the lab: {error}"
-            return f"The key could not be checked. {error}"
-        return None
+            await _html(send, 401, shell.sign_in(following, str(error)))
+            return
+        await _redirect(send, following, cookie=_cookie(self._sessions.open(key, name), headers, scope))
+
+    async def _name_of(self, key: str) -> str:
+        """The name of a key that may use the lab. Raises `CallFailed` saying why it may not."""
+        if not key or not key.isascii() or not key.isprintable():
+            raise CallFailed("That is not a key. Keys begin with sk-py- and are letters and digits.")
+        visitor = self._server.visitor(key)
+        try:
+            await visitor.routes()
+            return await visitor.key_name()
+        except CallFailed as error:
+            known = error.status in (401, 403)
+            raise CallFailed(f"{'This key does not open the lab' if known else 'Not checked'}: {error}") from error
 
     async def _status(self, key: str | None) -> dict[str, str]:
         try:

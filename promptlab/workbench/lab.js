@@ -94,5 +94,11 @@ const lab = (() => {
     show();
     box.showModal();
   }
-  return { opened, remember, copy, sheet };
+  // On the sign-in page: a visitor who has a session after all goes on to where the link led.
+  async function cameBack(door, following) {
+    const answer = await fetch(door, { headers: { accept: "application/json" } });
+    if (answer.ok && (await answer.json()).signed_in) location.replace(following);
+  }
+
+  return { cameBack, opened, remember, copy, sheet };
 })();

@@ -28,14 +28,12 @@ async def log(
         if name and len(whole) > 1:
             name = f"{name} · {answer.route}"
         made = await visitor.create_promptlab_run(promptlab_run(form, answer, experiment_id, name))
-        run_id = made["info"]["run_id"]
-        await visitor.log_metrics(run_id, metrics(answer))
-        runs.append(run_id)
+        runs.append(made["info"]["run_id"])
     return experiment_id, runs
 
 
 def promptlab_run(form: Form, answer: Answer, experiment_id: str, name: str) -> dict[str, Any]:
-    """The body of `runs/create-promptlab-run` for one answer. Every value in it is text.
+    """The body of `runs/create-promptlab-run` for one answer. Every value but the metrics' is text.
 
     MLflow's PromptLab knows no system text (mlflow#11091): it is kept as the parameter `system_prompt`.
     """
@@ -59,6 +57,8 @@ def promptlab_run(form: Form, answer: Answer, experiment_id: str, name: str) -> 
         "mlflow_version": f"promptyard {version('promptyard')}",
         "user_id": "lab",
         "start_time": int(answer.started * 1000),
+        # Beyond MLflow's own fields: our server stores them with the run, all or none.
+        "metrics": metrics(answer),
     }
 
 

@@ -35,10 +35,10 @@ class Sessions:
         self._open: OrderedDict[str, Session] = OrderedDict()
         self._pages: OrderedDict[str, str] = OrderedDict()
 
-    def open(self, key: str) -> str:
-        """The id of a new session that acts with `key`."""
+    def open(self, key: str, name: str) -> str:
+        """The id of a new session that acts with `key`, which is called `name`."""
         found = secrets.token_urlsafe(32)
-        self._open[found] = Session(SecretStr(key), f"key …{key[-4:]}", self._clock())
+        self._open[found] = Session(SecretStr(key), name, self._clock())
         while len(self._open) > self._limit:
             self._open.popitem(last=False)
         return found

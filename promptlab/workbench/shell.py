@@ -66,7 +66,7 @@ def framed(page: str, frame: Frame) -> str:
 
 def sign_in(following: str, problem: str = "") -> str:
     """The sign-in page, which leads to the address `following`; `problem` is shown beside the field."""
-    said = f'<p class="problem" id="problem" role="alert">{escape(problem)}</p>' if problem else ""
+    said = f'<p class="problem" id="problem" role="alert">{worded(problem)}</p>' if problem else ""
     action = f"{ROOT}/sign-in?" + urlencode({"next": following.removeprefix(f"{ROOT}/")})
     described = ' aria-describedby="problem" aria-invalid="true"' if problem else ""
     return (
@@ -75,18 +75,23 @@ def sign_in(following: str, problem: str = "") -> str:
         f"<title>{_title('Sign in')}</title>{_HEAD}</head><body>"
         f'<header class="top"><span class="brand">{_MARK}<span>Promptyard</span></span>'
         f'<div class="right">{_mode()}</div></header>'
-        f'<main class="door yard"><form method="post" action="{escape(action)}" autocomplete="off">'
+        f'<main class="door yard"><form method="post" action="{escape(action)}">'
         "<div><h1>Sign in to the lab</h1>"
         '<p class="muted">Everything you do here is done with your key: its routes, its limits, its budget.</p></div>'
         '<label>Key<input type="password" name="key" class="mono" placeholder="sk-py-…" required autofocus '
-        f'spellcheck="false"{described}></label>{said}'
+        f'spellcheck="false" autocomplete="current-password"{described}></label>{said}'
         '<button class="btn primary" type="submit">Sign in</button>'
         '<p class="note">No key yet? Ask who runs this server, or make one there with '
         '<span class="mono">promptyard keys create --name you</span></p></form></main>'
         # A link followed from elsewhere comes without the cookie (SameSite=Strict); from here it has it.
-        f'<script>fetch("{ROOT}/status").then((answer) => answer.ok && location.replace({_script(following)}))'
+        f"<script>lab.cameBack({_script(action)}, {_script(following)})"
         "</script></body></html>"
     )
+
+
+def worded(text: str) -> str:
+    """A message as HTML: escaped, and what it quotes in backticks set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _bar(frame: Frame) -> str:

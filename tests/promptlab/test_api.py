@@ -359,6 +359,13 @@ def test_what_a_promptlab_run_needs(http: httpx.Client, name: str) -> None:
     assert response.json()["message"] == f"CreatePromptlabRun request must specify {name}."
 
 
+def test_a_prompt_without_variables_is_logged_too(http: httpx.Client) -> None:
+    fields = {**PROMPTLAB, "prompt_parameters": []}
+    run = post(http, "/api/2.0/mlflow/runs/create-promptlab-run", **fields)["run"]["info"]["run_id"]
+    table = http.get("/get-artifact", params={"run_id": run, "path": "eval_results_table.json"}).json()
+    assert table["columns"] == ["prompt", "output", "MLFLOW_latency", "MLFLOW_total_tokens"]
+
+
 def test_a_promptlab_run_that_cannot_be_logged_leaves_none_behind(http: httpx.Client) -> None:
     experiment = post(http, f"{EXPERIMENTS}/create", name="promptlab")["experiment_id"]
     fields = {**PROMPTLAB, "experiment_id": experiment, "prompt_template": "x" * 6001}

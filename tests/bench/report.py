@@ -157,8 +157,9 @@ class Run:
             _table(["bar", "promised", "measured", ""], [self._bar(bar) for bar in BARS if bar.needs in self.only]),
             self._figures(),
             "Features on:\n\n" + "\n".join(f"- {name} {text}" for name, text in self.servers.items()),
-            "Commands:\n\n" + "\n".join(f"- `{command}`" for command in self.commands),
         ]
+        if self.commands:
+            parts.append("Commands:\n\n" + "\n".join(f"- `{command}`" for command in self.commands))
         if self.missing:
             parts.append("Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in self.missing.items()))
         return "\n\n".join(parts) + "\n"

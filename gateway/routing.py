@@ -21,7 +21,7 @@ class Router:
         """The route called `name`. Raises `UnknownModel`, which names what `key` may call, or `Forbidden`."""
         route = self._routes.get(name)
         if route is None:
-            raise UnknownModel(f"The model '{name}' does not exist here. {self._callable(key)}", param="model")
+            raise UnknownModel(f"The model '{name[:100]}' does not exist here. {self._callable(key)}", param="model")
         if not key.may_call(name):
             raise Forbidden(f"This key may not call the model '{name}'. {self._callable(key)}", param="model")
         return route

@@ -57,6 +57,8 @@ def _measured(body: Mapping[str, Any], measure: Callable[[str], int]) -> int:
             total += measure(value)
         elif isinstance(value, dict):
             kind = value.get("type")
+            if not isinstance(kind, str):
+                kind = None
             if kind in _IMAGES:
                 total += IMAGE
             elif kind in _SOUND:

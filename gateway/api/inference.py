@@ -55,7 +55,7 @@ class Inference:
                 _need_method(scope, "GET")
                 await self._models(exchange, scope["path"], key)
             else:
-                raise NotFound(f"There is no {scope['method']} {scope['path']} here. See /docs.")
+                raise NotFound(f"There is no {scope['method']} {scope['path'][:200]} here. See /docs.")
         except GatewayError as error:
             await exchange.fail(error)
         except asyncio.CancelledError:
@@ -201,4 +201,6 @@ def _model(route: Route) -> dict[str, Any]:
 
 def _need_method(scope: http.Scope, method: str) -> None:
     if scope["method"] != method:
-        raise MethodNotAllowed(f"{scope['path']} takes {method}, not {scope['method']}.")
+        error = MethodNotAllowed(f"{scope['path'][:200]} takes {method}, not {scope['method']}.")
+        error.headers["allow"] = method
+        raise error

@@ -13,12 +13,14 @@ from gateway.errors import BadRequest
 # Nineteen digits may not fit 64 bits, and an escaped ASCII letter may spell a key a second time. Both are rare:
 # only bodies that could hold one are parsed a second time, by the parser that shows integers and pairs as written.
 _SUSPECT = re.compile(rb"[0-9]{19}|\\u00[2-7]")
+#: How deep orjson writes.
+_DEPTH = 250
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`.
 
-    Raises `BadRequest` for anything else, for a repeated top-level key (which of the two
+    Raises `BadRequest` for anything else, for one nested too deeply, for a repeated top-level key (which of the two
     would the upstream believe?) and for integers beyond 64 bits, which the parser would round.
     """
     try:
@@ -29,7 +31,21 @@ def parse(body: bytes) -> dict[str, Any]:
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
     if _SUSPECT.search(body) or any(body.count(b'"%b"' % key.encode()) > 1 for key in document):
         _check_exactly(body)
+    if body.count(b"[") + body.count(b"{") > _DEPTH:
+        _check_depth(document)
     return document
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    """Refuse now what could not be written again: the parser reads deeper than its writer."""
+    try:
+        orjson.dumps(document)
+    except TypeError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"The body is nested deeper than {_DEPTH} levels.", code="invalid_json")
 
 
 def _check_exactly(body: bytes) -> None:
@@ -42,7 +58,7 @@ def _check_exactly(body: bytes) -> None:
     try:
         json.loads(body, object_pairs_hook=pairs, parse_int=_integer)
     except RecursionError:
-        raise BadRequest("The body is nested too deeply.", code="invalid_json") from None
+        raise _too_deep() from None
     seen: set[str] = set()
     for key, _ in outermost:
         if key in seen:

@@ -45,6 +45,9 @@ class OpenAIProvider:
 async def checked(answer: Answer, provider: str) -> Answer:
     """`answer` if a client can read it; else `UpstreamFailed`, or an error in OpenAI's shape with its status kept."""
     kind = answer.headers.get("content-type", "")
+    if not 200 <= answer.status < 600:
+        # Nobody can be sent such a status.
+        raise UpstreamFailed(f"Provider '{provider}' answered with status {answer.status}, which HTTP does not have.")
     if answer.chunks is not None:
         if not kind.startswith("text/event-stream"):
             await answer.chunks.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 import psutil
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 NO_NETWORK = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "NO_PROXY": "*", "no_proxy": "*"}
 
 
@@ -28,6 +31,12 @@ class Unavailable(Exception):
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """A small environment for a server: nothing of the user's settings or credentials, then `more`."""
     return {**{name: os.environ[name] for name in KEPT if name in os.environ}, **NO_NETWORK, **more}
+
+
+def _become(core: int) -> None:
+    """Make the process that is about to be a server keep to `core`, and end when this one is killed outright."""
+    os.sched_setaffinity(0, {core})
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
@@ -49,7 +58,7 @@ class Child:
                 env=environment(env),
                 cwd=cwd,
                 start_new_session=True,  # Ctrl-C comes to us alone, and we end them
-                preexec_fn=partial(os.sched_setaffinity, 0, {core}),
+                preexec_fn=partial(_become, core),
             )
         self.pid = self._process.pid
 
@@ -66,7 +75,7 @@ class Child:
         path: str,
         *,
         until: Callable[[Any], bool] = lambda _answer: True,
-        seconds: float = 180,
+        seconds: float = 90,
         key: str | None = None,
         pause: float = 0.05,
     ) -> Any:

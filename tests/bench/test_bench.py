@@ -294,13 +294,30 @@ BENCH = [sys.executable, "-m", "tests.bench", "--rounds", "1", "--seconds", "1",
 @whole
 def test_a_run_without_peers_measures_our_server(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    done = subprocess.run([*BENCH, "--json", str(out)], capture_output=True, text=True, cwd=ROOT, check=False)
+    command = [*BENCH, "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=110)
+    assert out.exists(), done.stderr
     found = json.loads(out.read_text())
     ours = {figure["what"]: figure for figure in found["figures"] if figure["server"] == OURS}
     assert found["missing"] == {}, done.stderr
     assert {figure["invalid"] for figure in ours.values()} == {None}
     assert {"chat", "streams", "start empty", "start again", "memory", "memory after"} <= set(ours)
     assert all(figure["median"] > 0 for figure in ours.values())
+
+
+@whole
+def test_a_server_ends_when_its_bench_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from tests.bench.servers import start_standin\n"
+        "child = start_standin(Path(sys.argv[1]), min(os.sched_getaffinity(0))).child\n"
+        "print(child.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(int(done.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not psutil.pid_exists(int(done.stdout))
 
 
 @whole

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.promptlab.serving import serving
+from tests.conftest import StartServer
 from tests.services import postgres
 
 pytestmark = [
@@ -22,6 +22,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+ROUTES = """\
+providers:
+  fake: {type: fake}
+routes:
+  fake: {deployments: [{provider: fake, model: fake}]}
+"""
 
 # Fail at the first error instead of repeating the call for minutes; ask nobody but our server.
 SETTINGS = {
@@ -35,19 +42,14 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def tracking_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a tracking server, once on each database."""
-    folder = tmp_path_factory.mktemp("tracking")
+def tracking_server(request: pytest.FixtureRequest, start_servers: StartServer) -> Iterator[str]:
+    """The address of the whole product in protected mode, once on each database."""
     if request.param == "sqlite":
-        with serving(f"sqlite:///{folder}/lab.db", folder / "artifacts") as address:
-            yield address
+        yield start_servers(ROUTES, admin_key=None).url
         return
     of_server = request.getfixturevalue("postgres_url")
-    with (
-        postgres.new_database(of_server, f"mlflow_{uuid.uuid4().hex}") as url,
-        serving(url, folder / "artifacts") as address,
-    ):
-        yield address
+    with postgres.new_database(of_server, f"mlflow_{uuid.uuid4().hex}") as url:
+        yield start_servers(ROUTES, admin_key=None, database_url=url).url
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import click
 
 from gateway import config as configuration
 from gateway import settings as environment
-from gateway.errors import GatewayError
+from gateway.errors import BadRequest, ConfigError, GatewayError
 from gateway.routes import Limits
 from gateway.settings import Settings
 
@@ -41,6 +43,11 @@ class _Commands(click.Group):
         except GatewayError as error:
             click.echo(error.message, err=True)
             context.exit(1)
+        except OSError as error:
+            if error.filename is None:  # not about a file: click's own (a closed pipe), or a fault of ours
+                raise
+            click.echo(f"{error.filename}: {error.strerror}.", err=True)
+            context.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,8 +66,12 @@ def main() -> None:
 @click.option("--no-lab", is_flag=True, help="Leave the lab out")
 def serve(config: Path | None, host: str | None, port: int | None, data: Path | None, no_lab: bool) -> None:
     """Serve gateway, tracking and lab until Ctrl-C."""
+    # A stop while we still start is a good end too. uvicorn takes over, and hands the signal back in the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     settings = Settings.load(config=config, host=host, port=port, data=data, lab=False if no_lab else None)
     understood = configuration.load(settings.config, environment.environment())
+    _make_folder(settings.data)
     from gateway import server_process
 
     server_process.run(settings, understood, installed("promptyard"), _began())
@@ -181,15 +192,19 @@ def usage(by: str, since: str | None, until: str | None, data: Path | None, as_j
     from gateway.store.usage import UsageStore
     from gateway.types import UsageFilter
 
-    groups = described.groups(by)
-    only = UsageFilter(described.moment(since, "since"), described.moment(until, "until"))
+    try:
+        groups = described.groups(by)
+        only = UsageFilter(described.moment(since, "since"), described.moment(until, "until"))
+    except BadRequest as error:
+        hint = "--by" if error.param == "group_by" else f"--{error.param}"
+        raise click.BadParameter(error.message, param_hint=hint) from None
     with _database(data) as database:
         rows = [described.usage_sum(row) for row in UsageStore(database).sums(groups, only)]
     if as_json:
         click.echo(json.dumps(rows))
         return
     if not rows or not rows[0]["calls"]:
-        click.echo("No calls yet.")
+        click.echo("No calls in that time." if since or until else "No calls yet.")
         return
     columns = [*groups, "calls", "failed", "input_tokens", "output_tokens", "cost_usd"]
     _table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
@@ -199,7 +214,10 @@ def usage(by: str, since: str | None, until: str | None, data: Path | None, as_j
 def _database(data: Path | None) -> Iterator[Database]:
     from gateway.server import open_gateway_database
 
-    database = open_gateway_database(Settings.load(data=data))
+    settings = Settings.load(data=data)
+    if settings.database_url is None:
+        _make_folder(settings.data)
+    database = open_gateway_database(settings)
     try:
         yield database
     finally:
@@ -213,6 +231,21 @@ def _keys(data: Path | None) -> Iterator[Keys]:
 
     with _database(data) as database:
         yield Keys(KeyStore(database))
+
+
+def _make_folder(data: Path) -> None:
+    """Make the data folder, or say why it cannot be used."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        why = None if os.access(data, os.R_OK | os.W_OK | os.X_OK) else "not writable"
+    except OSError as error:
+        why = error.strerror
+    if why is not None:
+        raise ConfigError(f"--data: '{data}' cannot be the data folder ({why}). Name another with --data.")
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
 
 
 def _began() -> float:

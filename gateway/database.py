@@ -87,8 +87,16 @@ class Database(ABC):
         """Bring `component`'s tables to their newest version: all made at once when new, else step by step.
 
         All or nothing, and safe when two processes start together. Raises `ConfigError`
-        where the tables are newer than this program or are not ours.
+        where the database cannot be used, or the tables are newer than this program or not ours.
         """
+        try:
+            self._migrate(component, metadata, steps)
+        except DBAPIError as error:
+            # `from None`: what a person reads is the driver's first line; it names host and user, never the password.
+            why = str(error.orig).partition("\n")[0]
+            raise ConfigError(f"The database cannot be used ({self!r}): {why}") from None
+
+    def _migrate(self, component: str, metadata: sa.MetaData, steps: Sequence[Step]) -> None:
         newest = max((step.version for step in steps), default=1)
         with self._migrating() as connection:
             _versions.create(connection, checkfirst=True)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Iterable
 
@@ -41,6 +42,7 @@ class Keys:
             self._fixed[hashed(admin_key.get_secret_value())] = ADMIN
         self._known: dict[str, Key] = {}
         self._version = -1
+        self._refreshing = threading.Lock()
         self._look: asyncio.Task[None] | None = None
         self.protected = admin_key is None
 
@@ -104,14 +106,18 @@ class Keys:
         expires_in: float | None = None,
     ) -> tuple[Key, str]:
         """A new key and its secret, which is nowhere else. `expires_in` is in seconds."""
-        if not name.strip() or len(name) > 200:
-            raise BadRequest("A key needs a name of 1 to 200 characters.", param="name")
+        name = name.strip()
+        if not name or len(name) > 200 or not name.isprintable():
+            raise BadRequest("A key needs a name of 1 to 200 printable characters.", param="name")
+        routes = None if routes is None else frozenset(routes)
+        if routes is not None and not all(route and route.isprintable() for route in routes):
+            raise BadRequest("Routes are named by printable characters.", param="routes")
         now = time.time()
         key = Key(
             id=f"key_{secrets.token_hex(8)}",
-            name=name.strip(),
+            name=name,
             scopes=frozenset(scopes),
-            routes=None if routes is None else frozenset(routes),
+            routes=routes,
             limits=limits or Limits(),
             created_at=now,
             expires_at=None if expires_in is None else now + expires_in,
@@ -129,15 +135,17 @@ class Keys:
 
     def revoke(self, key_id: str) -> None:
         """End a key now; every process knows within a second. Revoking twice is fine."""
-        if not self._store.revoke(key_id, time.time()) and key_id not in {key.id for key in self.list()}:
+        if key_id not in {key.id for key in self.list()}:
             raise NotFound(f"There is no key '{key_id}'. `promptyard keys list` shows them.", param="id")
+        self._store.revoke(key_id, time.time())
         self.refresh()
 
     def refresh(self) -> None:
         """Read the store if anything changed. Blocks on SQL."""
-        version = self._store.version()
-        if version != self._version:
-            self._known, self._version = self._store.all(), version
+        with self._refreshing:  # else a slow reader could put back what a quick one has just replaced
+            version = self._store.version()
+            if version != self._version:
+                self._known, self._version = self._store.all(), version
 
     async def watch(self) -> None:
         """Keep up with other processes for ever. While the database is away, what was known stays valid."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
+import json
 import logging
+import os
 import shlex
 import socket
 import sys
+import threading
 import time
 
 import uvicorn
@@ -21,6 +23,11 @@ from gateway.settings import Settings
 
 #: Answers under way get this long to end by themselves once a stop is asked for, in seconds.
 _DRAIN = 2
+#: The process ends this long after a stop was asked for, whatever hangs (a database that is gone): usage is in the
+#: journal, children end when we do.
+_END = 4.5
+#: And this long after everything was closed, whatever a thread still imports.
+_REST = 0.5
 
 
 def run(settings: Settings, config: Config, version: str, started: float) -> None:
@@ -33,9 +40,7 @@ def run(settings: Settings, config: Config, version: str, started: float) -> Non
     listener = _listen(settings)
     with listener:
         server = _Server(Application(settings, config, version), settings, config, version, listener, started)
-        # uvicorn hands Ctrl-C on once everything has stopped; that is a good end.
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -76,8 +81,17 @@ class _Server(uvicorn.Server):
         print(f"{self._banner}\nReady after {took:.1f} s; Ctrl-C stops.", flush=True)  # noqa: T201 - for a person
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _leave_after(_END)
         await super().shutdown(sockets=sockets)
         await self._app.close()
+        _leave_after(_REST)
+
+
+def _leave_after(seconds: float) -> None:
+    """End the process then, unless it has ended. Python itself would wait for every thread, the lab's import too."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def banner(settings: Settings, config: Config, version: str, base_url: str) -> str:
@@ -96,11 +110,21 @@ def banner(settings: Settings, config: Config, version: str, base_url: str) -> s
     if settings.admin_key is None:
         lines += ["  No admin key is set: only this machine is served, and no key is needed.", ""]
     if chat is not None:
-        key = "" if settings.admin_key is None else ' -H "Authorization: Bearer $PROMPTYARD_ADMIN_KEY"'
-        body = f'{{"model": "{chat}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
-        call = f"curl {base_url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        body = json.dumps({"model": chat, "messages": [{"role": "user", "content": "Say hello."}]})
+        url = shlex.quote(f"{base_url}/v1/chat/completions")
+        call = f"curl {url}{_key_for_curl(settings)} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
         lines += [f"  {call}", ""]
     return "\n".join(lines)
+
+
+def _key_for_curl(settings: Settings) -> str:
+    """The admin key as a shell finds it where the server found it, without showing it."""
+    if settings.admin_key is None:
+        return ""
+    where = "$PROMPTYARD_ADMIN_KEY"
+    if settings.admin_key_file is not None:
+        where = f"$(cat {shlex.quote(str(settings.admin_key_file.resolve()))})"
+    return f' -H "Authorization: Bearer {where}"'
 
 
 def _listen(settings: Settings) -> socket.socket:

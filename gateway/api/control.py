@@ -28,6 +28,8 @@ def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> Fast
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(404, _not_found)
     app.add_exception_handler(405, _wrong_method)
+    app.add_exception_handler(HTTPException, _unreadable)
+    app.add_exception_handler(Exception, _gateway_error)
     return app
 
 
@@ -53,14 +55,24 @@ def _respond(error: GatewayError) -> Response:
     return Response(body, status, dict(headers))
 
 
+_FAULT = "Something went wrong inside the gateway. Its log says more."
+
+
 def _gateway_error(_request: Request, error: Exception) -> Response:
-    return _respond(error if isinstance(error, GatewayError) else GatewayError("Something went wrong."))
+    return _respond(error if isinstance(error, GatewayError) else GatewayError(_FAULT))
 
 
 def _invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    if first.get("type") == "json_invalid":
+        return _respond(BadRequest(f"The body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}."))
+    where = ".".join(str(part) for part in first["loc"][1:])
     return _respond(BadRequest(f"{where or 'The body'}: {first['msg']}.", param=where or None))
+
+
+def _unreadable(_request: Request, _error: Exception) -> Response:
+    # What is left for FastAPI to raise by itself: a body that is not UTF-8, or nested beyond any use.
+    return _respond(BadRequest("The body cannot be read as JSON."))
 
 
 def _not_found(request: Request, error: Exception) -> Response:
@@ -70,6 +82,6 @@ def _not_found(request: Request, error: Exception) -> Response:
 
 def _wrong_method(request: Request, error: Exception) -> Response:
     refusal = _respond(MethodNotAllowed(f"{request.url.path} does not take {request.method}."))
-    if isinstance(error, HTTPException) and error.headers:
-        refusal.headers.update(error.headers)
+    # Starlette says which methods it would take.
+    refusal.headers.update(getattr(error, "headers", None) or {})
     return refusal

@@ -44,7 +44,7 @@ def groups(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in GROUPS:
-            raise BadRequest(f"group_by: '{name}' is none of {', '.join(GROUPS)}.", param="group_by")
+            raise BadRequest(f"'{name}' is none of {', '.join(GROUPS)}.", param="group_by")
     return list(dict.fromkeys(names))
 
 
@@ -55,7 +55,7 @@ def moment(text: str | None, name: str) -> float | None:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise BadRequest(f"{name}: '{text[:40]}' is not an ISO 8601 date such as 2026-01-31.", param=name) from None
+        raise BadRequest(f"'{text[:40]}' is not an ISO 8601 date such as 2026-01-31.", param=name) from None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 

@@ -22,10 +22,12 @@ class NewKey(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     routes: list[str] | None = Field(None, description="Routes it may call; null for all")
     scopes: list[Scope] = Field([Scope.INFERENCE, Scope.TRACKING], min_length=1)
-    rpm: int | None = Field(None, ge=1, le=2**31 - 1, description="Requests a minute")
-    tpm: int | None = Field(None, ge=1, le=2**31 - 1, description="Tokens a minute")
-    concurrency: int | None = Field(None, ge=1, le=2**31 - 1, description="Calls at once")
-    expires_in: float | None = Field(None, gt=0, le=100 * 365 * 86400, description="Seconds it is valid for")
+    rpm: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Requests a minute")
+    tpm: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Tokens a minute")
+    concurrency: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Calls at once")
+    expires_in: float | None = Field(
+        None, strict=True, gt=0, le=100 * 365 * 86400, description="Seconds it is valid for"
+    )
 
 
 def router(access: Access, keys: Keys) -> APIRouter:

@@ -44,7 +44,8 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
     async def one(request: Request, request_id: str) -> dict[str, Any]:
         """The usage record of one call, by the `x-request-id` of its answer."""
         key = caller(request)
-        record = await ledger.find(request_id)
+        # PostgreSQL's text cannot hold what is not printable, and no id of ours does.
+        record = await ledger.find(request_id) if request_id.isprintable() else None
         if record is None or (Scope.ADMIN not in key.scopes and record.key_id != key.id):
             raise NotFound(f"There is no usage record '{request_id[:80]}'.", param="request_id")
         return described.usage_record(record)

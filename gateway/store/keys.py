@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from gateway.routes import Limits
 from gateway.store.tables import key_changes, keys
@@ -38,18 +39,22 @@ class KeyStore:
         """Store `key` under the hash of its secret."""
         self._database.write(lambda connection: _changing(connection, insert(keys).values(hash=hashed, **_row(key))))
 
-    def revoke(self, key_id: str, at: float) -> bool:
-        """Mark a key as revoked; whether there was one of that id that was not revoked before."""
+    def revoke(self, key_id: str, at: float) -> None:
+        """Mark a key as revoked; one that was revoked before stays revoked since then."""
         statement = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=at)
-        return self._database.write(lambda connection: _changing(connection, statement)) > 0
+        self._database.write(lambda connection: _changing(connection, statement))
 
 
-def _changing(connection: Connection, statement: Any) -> int:
-    changed = connection.execute(statement).rowcount
-    raised = connection.execute(update(key_changes).values(version=key_changes.c.version + 1))
-    if not raised.rowcount:
-        connection.execute(insert(key_changes).values(id=1, version=1))
-    return int(changed)
+def _changing(connection: Connection, statement: Any) -> None:
+    connection.execute(statement)
+    raising = update(key_changes).values(version=key_changes.c.version + 1)
+    if connection.execute(raising).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(key_changes).values(id=1, version=1))
+    except IntegrityError:  # another process made the row at the same moment
+        connection.execute(raising)
 
 
 def _row(key: Key) -> dict[str, Any]:

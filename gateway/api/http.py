@@ -70,8 +70,7 @@ async def answer_error(send: Send, error: GatewayError, extra: Mapping[str, str]
     """Send `error` in OpenAI's shape."""
     status, headers, body = to_openai(error)
     challenge = {"www-authenticate": "Bearer"} if status == 401 else {}
-    # What is left of a body nobody will read must not be taken for the next request.
-    closing = {"connection": "close"} if isinstance(error, TooLarge | Timeout) else {}
+    closing = {"connection": "close"} if isinstance(error, Timeout) else {}
     await answer(send, status, {**headers, **challenge, **closing, **extra}, body)
 
 

@@ -62,8 +62,10 @@ def _gateway_error(_request: Request, error: Exception) -> Response:
     return _respond(error if isinstance(error, GatewayError) else GatewayError(_FAULT))
 
 
-def _invalid(_request: Request, error: Exception) -> Response:
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+def _invalid(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        return _gateway_error(request, error)
+    first = error.errors()[0]
     if first.get("type") == "json_invalid":
         return _respond(BadRequest(f"The body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}."))
     where = ".".join(str(part) for part in first["loc"][1:])

@@ -1,0 +1,75 @@
+"""Keys in SQL: what went in comes out, and every change is seen by whoever watches the number."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from gateway.database import open_database
+from gateway.routes import Limits
+from gateway.store.keys import KeyStore
+from gateway.store.tables import metadata
+from gateway.types import Key, Scope
+
+PLAIN = Key("key_1", "plain", frozenset({Scope.INFERENCE}), created_at=1.5)
+FULL = Key(
+    "key_2",
+    "ünïcödé 🔑 \"'%_\\",
+    frozenset(Scope),
+    routes=frozenset({"chat", "a,b", 'c"d'}),
+    limits=Limits(1, 2**31 - 1, 7),
+    created_at=1_800_000_000.123456,
+    expires_at=1_900_000_000.654321,
+    revoked_at=1_850_000_000.5,
+)
+NOTHING = Key("key_3", "may call nothing", frozenset({Scope.TRACKING}), routes=frozenset(), created_at=1.0)
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[KeyStore]:
+    database = open_database(database_url)
+    database.migrate("gateway", metadata, ())
+    yield KeyStore(database)
+    database.close()
+
+
+def test_what_went_in_comes_out_oldest_first(store: KeyStore) -> None:
+    for key in (FULL, PLAIN, NOTHING):
+        store.add(key, f"hash of {key.id}")
+    assert list(store.all().items()) == [
+        ("hash of key_3", NOTHING),
+        ("hash of key_1", PLAIN),
+        ("hash of key_2", FULL),
+    ]
+
+
+def test_every_change_raises_the_number(store: KeyStore) -> None:
+    seen = [store.version()]
+    store.add(PLAIN, "1")
+    seen.append(store.version())
+    store.add(NOTHING, "2")
+    seen.append(store.version())
+    store.revoke(PLAIN.id, 2.0)
+    seen.append(store.version())
+    assert seen == [0, 1, 2, 3]
+
+
+def test_revoked_once_and_alone(store: KeyStore) -> None:
+    store.add(PLAIN, "1")
+    store.add(NOTHING, "2")
+    store.revoke(PLAIN.id, 2.0)
+    store.revoke(PLAIN.id, 3.0)
+    store.revoke("key_unknown", 4.0)
+    assert store.all() == {"1": dataclasses.replace(PLAIN, revoked_at=2.0), "2": NOTHING}
+
+
+@pytest.mark.parametrize("again", [PLAIN, dataclasses.replace(PLAIN, id="key_9")], ids=["the id", "the hash"])
+def test_nothing_is_stored_twice(store: KeyStore, again: Key) -> None:
+    store.add(PLAIN, "1")
+    with pytest.raises(IntegrityError):
+        store.add(again, "1" if again.id != PLAIN.id else "2")
+    assert store.all() == {"1": PLAIN}
+    assert store.version() == 1

@@ -1,0 +1,81 @@
+"""The gateway's tables are in the database as they are in the code, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.database import Database, open_database
+from gateway.errors import ConfigError
+from gateway.store.tables import metadata
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = open_database(database_url)
+    yield database
+    database.close()
+
+
+def shown(kind: str) -> str:
+    """PostgreSQL's own name for FLOAT is another."""
+    return "FLOAT" if kind.startswith("DOUBLE PRECISION") else kind
+
+
+def described(database: Database) -> dict[str, object]:
+    """Every table of ours as the database itself describes it."""
+    kind = sqlite.dialect() if database.dialect == "sqlite" else postgresql.dialect()
+    with database.read() as connection:
+        inspector = sa.inspect(connection)
+        return {
+            table: (
+                [
+                    (column["name"], shown(column["type"].compile(kind)), column["nullable"])
+                    for column in inspector.get_columns(table)
+                ],
+                inspector.get_pk_constraint(table)["constrained_columns"],
+                sorted(tuple(index["column_names"]) for index in inspector.get_indexes(table) if not index["unique"]),
+                sorted(tuple(unique["column_names"]) for unique in inspector.get_unique_constraints(table)),
+            )
+            for table in inspector.get_table_names()
+            if table != "schema_versions"
+        }
+
+
+def wanted(database: Database) -> dict[str, object]:
+    """The same of the code."""
+    kind = sqlite.dialect() if database.dialect == "sqlite" else postgresql.dialect()
+    return {
+        table.name: (
+            [(column.name, column.type.compile(kind), bool(column.nullable)) for column in table.columns],
+            [column.name for column in table.primary_key],
+            sorted(tuple(column.name for column in index.columns) for index in table.indexes),
+            sorted((column.name,) for column in table.columns if column.unique),
+        )
+        for table in metadata.tables.values()
+    }
+
+
+def test_a_fresh_database_has_the_tables_of_the_code(database: Database) -> None:
+    database.migrate("gateway", metadata, ())
+    fresh = described(database)
+    assert fresh == wanted(database)
+    database.migrate("gateway", metadata, ())
+    assert described(database) == fresh
+
+
+def test_tables_of_somebody_else_are_left_alone(database: Database) -> None:
+    database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE gateway_usage (mine INTEGER)"))
+    with pytest.raises(ConfigError, match="gateway_usage"):
+        database.migrate("gateway", metadata, ())
+    assert list(described(database)) == ["gateway_usage"]
+
+
+def test_tables_of_a_newer_promptyard_are_left_alone(database: Database) -> None:
+    database.migrate("gateway", metadata, ())
+    database.write(lambda connection: connection.exec_driver_sql("UPDATE schema_versions SET version = 99"))
+    with pytest.raises(ConfigError, match="99"):
+        database.migrate("gateway", metadata, ())

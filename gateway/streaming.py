@@ -1,32 +1,46 @@
-"""Streams that cannot hang: the first chunk is awaited before an answer is given, every later one on a timer."""
+"""Streams that cannot hang: the first event is awaited before an answer is given, every later chunk on a timer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 
+from gateway.dialects import sse
 from gateway.errors import UpstreamFailed, UpstreamTimeout
 from gateway.routes import Timeouts
 from gateway.types import Answer
 
 
 async def begun(answer: Answer, timeouts: Timeouts, deadline: float | None) -> Answer:
-    """`answer` once its first chunk is here, so that a stream which never starts can still be sent elsewhere.
+    """`answer` once its first event is here and good, so that a stream which fails at once can still be sent elsewhere.
 
-    The wait is the caller's to bound. From then on silence longer than `timeouts.idle`, or
-    passing `deadline` (loop time), ends the chunks with `UpstreamTimeout`.
+    Comments that keep a connection open are no event. Raises `UpstreamFailed` for a stream that ends
+    or breaks before, or begins with an error. The wait is the caller's to bound. From then on silence
+    longer than `timeouts.idle`, or passing `deadline` (loop time), ends the chunks with `UpstreamTimeout`.
     """
     chunks = answer.chunks
     if chunks is None:
         return answer
     try:
-        first = await anext(chunks)
-    except StopAsyncIteration:
-        raise UpstreamFailed("The provider's stream ended before its first chunk.") from None
+        first = await _opening(chunks)
     except BaseException:
         await chunks.aclose()
         raise
     return Answer(answer.status, answer.headers, chunks=_paced(first, chunks, timeouts, deadline))
+
+
+async def _opening(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    tally, first = sse.Tally(), b""
+    async for chunk in chunks:
+        tally.feed(chunk)
+        if tally.failed:
+            raise tally.failed
+        first += chunk
+        if tally.begun:
+            return first
+        if len(first) > sse.MAX_EVENT:
+            break
+    raise UpstreamFailed("The provider's stream ended before its first event.")
 
 
 async def _paced(

@@ -87,6 +87,8 @@ class Meter:
                         self._settle_stream(call, tally, status, None)
                     if passed:
                         yield passed
+                    if tally.failed:
+                        raise tally.failed
                     if tally.done:
                         await _ended(chunks)
             if rest := tally.close():

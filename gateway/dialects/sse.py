@@ -21,10 +21,10 @@ class Tally:
 
     `usage` is the provider's own count once it came. `text` is what the model wrote, in
     UTF-8, and stands in for a count when a stream is cut. `pieces` counts chunks that
-    carried something. `done` says the stream came to an end of its own.
+    carried something. `begun` says that an event came, `done` that the stream came to an end of its own.
     """
 
-    __slots__ = ("_hide_usage", "_rest", "done", "finished", "pieces", "text", "usage")
+    __slots__ = ("_hide_usage", "_rest", "begun", "done", "failed", "finished", "pieces", "text", "usage")
 
     def __init__(self, *, hide_usage: bool = False) -> None:
         self._hide_usage = hide_usage
@@ -32,13 +32,16 @@ class Tally:
         self.usage: Tokens | None = None
         self.text = bytearray()
         self.pieces = 0
+        self.begun = False
+        self.failed: UpstreamFailed | None = None
         self.finished = False
         self.done = False
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events `chunk` completes, less our own usage event. An event cut short waits for its rest.
 
-        Raises `UpstreamFailed` when what came is not an event stream of JSON objects.
+        Raises `UpstreamFailed` when what came is not an event stream of JSON objects; where good events came
+        with the bad one, they are returned and the error waits in `failed`.
         """
         if self._rest:
             chunk = self._rest + chunk
@@ -51,7 +54,17 @@ class Tally:
         events = chunk[:end] if self._rest else chunk
         if events.count(b"\n\n") == 1 and b"\r" not in events:
             return b"" if self._read(events) else events
-        return b"".join(event for event in _split(events) if not self._read(event))
+        passed = []
+        for event in _split(events):
+            try:
+                if not self._read(event):
+                    passed.append(event)
+            except UpstreamFailed as error:
+                if not passed:
+                    raise
+                self.failed = error
+                break
+        return b"".join(passed)
 
     def close(self) -> bytes:
         """The upstream ended: what is left to send on. Raises `UpstreamFailed` when its answer was not complete."""
@@ -69,9 +82,11 @@ class Tally:
             return self._read_lines(event)
         data = event[5:].strip()
         if data == b"[DONE]":
-            self.done = True
+            self.begun = self.done = True
             return False
-        return self._note(data)
+        taken = self._note(data)
+        self.begun = True
+        return taken
 
     def _read_lines(self, event: bytes) -> bool:
         """The rare event with other fields, comments, or several data lines."""

@@ -14,7 +14,7 @@ from gateway.api import http, protocol
 from gateway.api.protocol import MAX_HEAD, BoundedProtocol
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
-SEEN: list[tuple[str, bytes]] = []
+seen: list[tuple[str, bytes]] = []
 
 
 async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
@@ -27,7 +27,7 @@ async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    SEEN.append((scope["path"], body))
+    seen.append((scope["path"], body))
     if scope["path"] == "/slow":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"ab", "more_body": True})
@@ -41,7 +41,7 @@ async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None
 async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Connections to a server whose callers have half a second."""
     monkeypatch.setattr(protocol, "PATIENCE", 0.5)
-    SEEN.clear()
+    seen.clear()
     config = uvicorn.Config(app, http=BoundedProtocol, ws="none", lifespan="off", log_config=None, server_header=False)
     config.load()
     state = ServerState()
@@ -145,7 +145,7 @@ async def test_a_head_of_just_the_size_and_a_body_far_larger_pass(connect: Conne
     head = b"POST /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\nx: %b\r\n\r\n"
     said = await answered(connect, head % (size, b"y" * (MAX_HEAD - 200)) + b"z" * size)
     assert said.startswith(b"HTTP/1.1 200 ")
-    assert [("/x", b"z" * size)] == SEEN
+    assert [("/x", b"z" * size)] == seen
 
 
 async def test_a_body_of_tiny_chunks_is_a_body(connect: Connect) -> None:
@@ -153,7 +153,7 @@ async def test_a_body_of_tiny_chunks_is_a_body(connect: Connect) -> None:
     head = b"POST /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     pieces = [chunks[at : at + 50_000] for at in range(0, len(chunks), 50_000)]
     await answered(connect, head, *pieces, b"0\r\nx: a trailer\r\n\r\n", pause=0.01)
-    assert SEEN == [("/x", b"z" * MAX_HEAD)]
+    assert seen == [("/x", b"z" * MAX_HEAD)]
 
 
 @pytest.mark.parametrize("between", [0.0, 0.05])
@@ -162,7 +162,7 @@ async def test_what_is_left_of_a_refused_body_is_not_the_next_request(connect: C
     said = await answered(connect, early, b"GET /evil HTTP/1.1\r\n\r\n".ljust(100), LAST, pause=between)
     assert said.startswith(b"HTTP/1.1 413 ")
     assert said.count(b"HTTP/1.1 200 ") == 1
-    assert SEEN == [("/last", b"")]
+    assert seen == [("/last", b"")]
 
 
 @pytest.mark.parametrize("more", [b"", b"x", b"x" * 100_000])
@@ -206,7 +206,7 @@ async def test_an_offer_to_upgrade_is_not_taken_and_loses_no_body(connect: Conne
     body = b"\r\nUpgrade: none, this is the body"
     head = b"POST /x HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n" % (offer, len(body))
     said = await answered(connect, head + body, head, body, LAST)
-    assert SEEN == [("/x", body), ("/x", body), ("/last", b"")]
+    assert seen == [("/x", body), ("/x", body), ("/last", b"")]
     assert said.count(b"HTTP/1.1 200 ") == 3
 
 

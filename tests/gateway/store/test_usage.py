@@ -81,7 +81,7 @@ def test_how_far_a_journal_was_copied(store: UsageStore) -> None:
 def test_records_and_place_are_one_transaction(store: UsageStore) -> None:
     fill(store, "a", [record(1)], 1, 100)
     unstorable = record(3, status=None)
-    with pytest.raises(Exception, match="(?i)null"):
+    with pytest.raises(Exception, match=r"(?i)null"):
         fill(store, "a", [record(2), unstorable], 1, 200)
     assert store.position("a") == (1, 100)
     assert store.find("req_2") is None

@@ -49,6 +49,11 @@ class Journal:
         self._segment = max(self._segments(), default=1)
         self._file, self._size = self._open(self._segment)
 
+    @property
+    def end(self) -> Position:
+        """Behind the last line."""
+        return Position(self._segment, self._size)
+
     def append(self, line: bytes) -> None:
         """Write one line, whole, before returning. `line` holds no newline."""
         data = line + b"\n"

@@ -172,6 +172,10 @@ def _log_to_stderr(level: str) -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
+    # Lines of calls carry a time of their own: they are written some at once.
+    calls = logging.getLogger("gateway.calls")
+    calls.propagate = False
+    calls.handlers = [logging.StreamHandler(sys.stderr)]
     # Found out anew for each record, and printed by none.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

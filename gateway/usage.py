@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import orjson
 
@@ -172,8 +173,6 @@ class Meter:
             first_token=first_token,
         )
         self._ledger.add(record)
-        if calls.isEnabledFor(logging.INFO):
-            calls.info(line(record))
 
 
 async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:
@@ -185,12 +184,13 @@ async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:
     await chunks.aclose()
 
 
-def line(record: UsageRecord) -> str:
-    """One call as a line of the log."""
+def line(record: Mapping[str, Any]) -> str:
+    """One call as a line of the log, with the time at which it ended."""
+    ended = time.strftime("%H:%M:%S", time.localtime(record["time"] + record["latency"]))
     return (
-        f"{record.status} {record.task} {record.route or '-'} -> {record.deployment or '-'} "
-        f"{record.latency * 1000:.0f} ms, {record.input_tokens}+{record.output_tokens} tokens, "
-        f"key {record.key_id}, {record.request_id}" + (f", {record.error}" if record.error else "")
+        f"{ended} {record['status']} {record['task']} {record['route'] or '-'} -> {record['deployment'] or '-'} "
+        f"{record['latency'] * 1000:.0f} ms, {record['input_tokens']}+{record['output_tokens']} tokens, "
+        f"key {record['key_id']}, {record['request_id']}" + (f", {record['error']}" if record["error"] else "")
     )
 
 
@@ -200,12 +200,15 @@ def _input(call: Call) -> int:
 
 
 class Ledger:
-    """Usage records: appended to the journal at once, copied into SQL every 100 ms, and after a crash at the start."""
+    """Usage records: appended to the journal at once; every 100 ms, and after a crash at the start, copied into SQL
+    and written to the log.
+    """
 
     def __init__(self, journal: Journal, store: UsageStore) -> None:
         self._journal = journal
         self._store = store
         self._position: Position | None = None
+        self._logged = journal.end
         self._filling = asyncio.Lock()
         self._troubled = False
 
@@ -260,6 +263,11 @@ class Ledger:
                     self._position = end
                 return
             self._journal.sync()
-            self._store.fill(self._journal.id, [orjson.loads(one) for one in lines], end.segment, end.offset)
+            records = [orjson.loads(one) for one in lines]
+            if end > self._logged and calls.isEnabledFor(logging.INFO):
+                # Here, not in the call's way: a line of the log costs more than all of its admission.
+                calls.info("\n".join(map(line, records)))
+            self._logged = max(self._logged, end)
+            self._store.fill(self._journal.id, records, end.segment, end.offset)
             self._position = end
             self._journal.forget(end)

@@ -60,7 +60,8 @@ DOORS = {
     "sqlalchemy": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "redis": ["gateway.counters*", "gateway.cache"],
-    "aiohttp": ["gateway.providers.transport"],
+    "aiohappyeyeballs": ["gateway.providers.transport"],
+    "httptools": ["gateway.providers.connection"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],

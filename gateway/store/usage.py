@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, cast, func, insert, select, update
@@ -29,6 +30,18 @@ _GROUPS: dict[str, Any] = {
 GROUPS = tuple(_GROUPS)
 
 
+_INSERT = insert(usage)
+
+
+def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert records as the driver takes them: SQLAlchemy's own way through each row costs ten times the insert."""
+    statement = _INSERT.compile(dialect=connection.dialect, column_keys=[*_FIELDS, "day"])
+    parameters: list[Any] = list(rows)
+    if statement.positiontup is not None:
+        parameters = list(map(itemgetter(*statement.positiontup), rows))
+    connection.exec_driver_sql(str(statement), parameters)
+
+
 class UsageStore:
     """The usage records of one database."""
 
@@ -50,7 +63,7 @@ class UsageStore:
 
         def work(connection: Connection) -> None:
             if rows:
-                connection.execute(insert(usage), rows)
+                _insert(connection, rows)
             here = {"segment": segment, "offset": offset}
             if not connection.execute(update(journals).where(journals.c.id == journal).values(here)).rowcount:
                 connection.execute(insert(journals).values(id=journal, **here))

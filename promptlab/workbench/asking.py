@@ -14,6 +14,8 @@ from promptlab.workbench.form import Form
 
 State = Literal["waiting", "streaming", "done", "stopped", "failed"]
 _TICK = 0.1
+# Each tick redraws everything that has arrived: long answers are drawn less often.
+_LONG = 20_000
 
 
 @dataclass(slots=True)
@@ -74,11 +76,12 @@ class Asking:
             task.cancel()
 
     async def ticks(self) -> AsyncIterator[None]:
-        """Ten times a second while anything can still change, then once more."""
+        """Ten times a second while anything can still change (less often for long answers), then once more."""
         assert self._all is not None, "ticks() needs open()"  # noqa: S101
         while not self._all.done():
             yield
-            await asyncio.wait({self._all}, timeout=_TICK)
+            length = sum(map(len, (piece for answer in self.answers for piece in answer.pieces)))
+            await asyncio.wait({self._all}, timeout=_TICK * (1 + length / _LONG))
         yield
 
     async def _read(self, answer: Answer) -> None:

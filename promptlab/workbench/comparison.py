@@ -94,11 +94,9 @@ def _params(chosen: Sequence[Chosen]) -> str:
             + "</tr>"
         )
     note = "" if len(chosen) < 2 else "All the same." if not different else f"{different} of {len(names)} differ."
-    return _section(
-        "Params",
-        f'<div class="scroll"><table class="params"><thead><tr><th></th>{head}</tr></thead>{rows}</table></div>',
-        note,
-    )
+    wide = f'style="min-width:{120 + 200 * len(chosen)}px"'
+    table = f'<table class="params" {wide}><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return _section("Params", f'<div class="scroll">{table}</div>', note)
 
 
 def _value(value: str | None, first: str | None, index: int) -> str:

@@ -22,15 +22,8 @@ ROOT = shell.ROOT
 _BODY_LIMIT = 4 * 1024 * 1024
 
 # All of Gradio the lab's pages use. Uploads, files, proxies, deep links and docs do not exist here.
-_GET = (
-    "theme.css",
-    "assets/",
-    "static/",
-    "gradio_api/queue/data",
-    "gradio_api/heartbeat/",
-    "gradio_api/startup-events",
-)
-_POST = ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/cancel", "gradio_api/reset")
+_GET = ("theme.css", "assets/", "static/", "gradio_api/queue/data", "gradio_api/heartbeat/")
+_POST = ("gradio_api/queue/join", "gradio_api/cancel")
 
 # Gradio evaluates component scripts; everything else is held to this host by the browser itself.
 _POLICY = (

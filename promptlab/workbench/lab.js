@@ -43,6 +43,9 @@ const lab = (() => {
     if (document.querySelector(".top .status")) { status(); setInterval(status, 4000); }
   });
   document.addEventListener("visibilitychange", status);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector("#run")?.click();
+  });
 
   // State in the address: [name, value] pairs; empty values are left out. Very long texts stay out
   // of the address rather than making a link no server takes.
@@ -69,10 +72,11 @@ const lab = (() => {
     return done;
   }
 
-  // The dialog "Copy as". `calls`: [{route, curl, Python, MLflow}].
+  // The dialog "Copy as". `calls`: [{route, ...text by kind}]; one call needs no route.
   function sheet(calls) {
     const made = (tag, props, ...children) => { const e = Object.assign(document.createElement(tag), props); e.append(...children); return e; };
     let kind = "curl", call = calls[0];
+    const names = Object.keys(call).filter((name) => name !== "route");
     const code = made("pre", { className: "mono", tabIndex: 0 });
     const kinds = made("div", { className: "segments" });
     const done = made("button", { className: "btn primary", textContent: "Copy" });
@@ -81,7 +85,7 @@ const lab = (() => {
       done.textContent = "Copy";
       for (const b of kinds.children) b.setAttribute("aria-pressed", b.textContent === kind);
     };
-    for (const name of ["curl", "Python", "MLflow"]) kinds.append(made("button", { textContent: name, onclick: () => { kind = name; show(); } }));
+    for (const name of names) kinds.append(made("button", { textContent: name, onclick: () => { kind = name; show(); } }));
     const pick = made("select", { ariaLabel: "Route", onchange: () => { call = calls[pick.selectedIndex]; show(); } },
       ...calls.map((c) => made("option", { textContent: c.route })));
     done.onclick = async () => { done.textContent = (await copy(code.textContent)) ? "Copied" : "Select the text and copy it"; };

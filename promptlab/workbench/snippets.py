@@ -1,4 +1,4 @@
-"""One call of the playground, written out so that it can be repeated elsewhere. Keys are never in it."""
+"""What a page did, written out so that it can be repeated elsewhere. Keys are never in it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,7 @@ def calls(form: Form, address: str) -> list[dict[str, str]]:
 
 def curl(body: dict[str, Any], address: str) -> str:
     """The call as a shell command."""
-    text = json.dumps(body, indent=2, ensure_ascii=False)
-    return (
-        f"curl {address}/v1/chat/completions \\\n"
-        f'  -H "Authorization: Bearer ${_KEY}" \\\n'
-        f"  -H 'Content-Type: application/json' \\\n"
-        f"  -d {shlex.quote(text)}"
-    )
+    return _posted(f"{address}/v1/chat/completions", body)
 
 
 def python(body: dict[str, Any], address: str) -> str:
@@ -63,6 +57,35 @@ def mlflow(form: Form, route: str, address: str) -> str:
         "    mlflow.log_table(data={name: [value] for name, value in row.items()},\n"
         '                     artifact_file="eval_results_table.json")\n'
         '    mlflow.log_metric("output_tokens", answer.usage.completion_tokens)'
+    )
+
+
+def search(experiment: str, filter_text: str, order_by: str, address: str) -> list[dict[str, str]]:
+    """A search for runs as curl and MLflow text."""
+    body: dict[str, Any] = {"experiment_ids": [experiment]}
+    body |= {"filter": filter_text} if filter_text else {}
+    body |= {"order_by": [order_by]} if order_by else {}
+    arguments = {"experiment_ids": [experiment], "filter_string": filter_text, "order_by": body.get("order_by")}
+    given = "".join(f"    {name}={_literal(value)},\n" for name, value in arguments.items() if value)
+    return [
+        {
+            "curl": _posted(f"{address}/api/2.0/mlflow/runs/search", body),
+            "MLflow": (
+                f'# The key goes into the environment: export MLFLOW_TRACKING_TOKEN="${_KEY}"\n'
+                f'import mlflow\n\nmlflow.set_tracking_uri("{address}")\n'
+                f"runs = mlflow.search_runs(\n{given})\nprint(runs)"
+            ),
+        }
+    ]
+
+
+def _posted(url: str, body: dict[str, Any]) -> str:
+    text = json.dumps(body, indent=2, ensure_ascii=False)
+    return (
+        f"curl {url} \\\n"
+        f'  -H "Authorization: Bearer ${_KEY}" \\\n'
+        f"  -H 'Content-Type: application/json' \\\n"
+        f"  -d {shlex.quote(text)}"
     )
 
 

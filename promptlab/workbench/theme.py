@@ -1,7 +1,7 @@
 """How the lab looks: the tokens, the one Gradio theme made of them, and the style sheet of every page.
 
-The tokens are CSS variables in `theme.css`, light and dark. The Gradio theme only points at them,
-so Gradio's parts, our own and the sign-in form cannot drift apart.
+The tokens are CSS variables in `theme.css`, light and dark; `pages.css` lays out the pages with them.
+The Gradio theme only points at them, so Gradio's parts, our own and the sign-in form cannot drift apart.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import gradio as gr
 _HERE = Path(__file__).parent
 
 # Inlined into every page: nothing can flash, and nothing is fetched before the first paint.
-STYLE = (_HERE / "theme.css").read_text(encoding="utf-8")
+STYLE = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("theme.css", "pages.css"))
 SCRIPT = (_HERE / "lab.js").read_text(encoding="utf-8")
 
 # What a page runs once it has read its address: from then on it may write there.

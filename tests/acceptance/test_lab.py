@@ -326,6 +326,21 @@ def test_a_wrong_filter_is_told_in_words_and_an_empty_search_leads_on(
     expect(page.locator(".runs tbody tr")).to_have_count(3)
 
 
+def test_a_search_can_be_copied_and_a_run_that_is_gone_is_named(
+    pages: Watch, lab_server: Server, experiment: str
+) -> None:
+    page = pages.open(f"{lab_server.url}/lab/runs?experiment={experiment}&run=deadbeef")
+    expect(page.locator("#said")).to_contain_text("deadbeef")
+    expect(page.locator(".runs tbody tr")).to_have_count(3)
+    page.locator("#filter input, #filter textarea").fill("params.kind = 'same'")
+    page.locator("#copy").click()
+    page.locator("dialog").get_by_role("button", name="MLflow").click()
+    written = page.locator("dialog pre").inner_text()
+    compile(written, "snippet", "exec")
+    assert f"experiment_ids=['{experiment}']" in written
+    assert "params.kind = 'same'" in written
+
+
 @pytest.mark.parametrize("path", ["", "runs"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])

@@ -236,10 +236,11 @@ class Playground:
             yield skip, skip, components.problem("Not run.", reason), skip, skip, skip, skip
             return
         busy, idle = gr.Button(interactive=False), gr.Button(interactive=True)
-        running = (gr.skip(), "", busy, idle, busy, _note("The answers are still arriving."))
+        around = (gr.skip(), "", busy, idle, busy, _note("The answers are still arriving."))
         async with self._lab.asking(request, form) as asking:
             async for _ in asking.ticks():
-                yield components.answers(asking.answers), *running
+                yield components.answers(asking.answers), *around
+                around = (gr.skip(),) * len(around)
         asked = (form, asking.answers)
         yield components.answers(asking.answers), asked, "", idle, busy, *_loggable(form, asked)
 

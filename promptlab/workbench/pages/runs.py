@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from promptlab.client import CallFailed, Visitor
-from promptlab.workbench import components, previews
+from promptlab.workbench import components, previews, snippets
 from promptlab.workbench.comparison import MAX_RUNS, Chosen, comparison
 from promptlab.workbench.lab import Lab
 from promptlab.workbench.runs_table import runs_table
@@ -116,10 +116,12 @@ class Runs:
                 min_width=0,
             )
             self._search = gr.Button("Search", elem_id="search", min_width=0)
+            self._copy = gr.Button("Copy as…", elem_id="copy", min_width=0)
         self._said = components.html(elem_id="said")
         self._table = components.html(_WAITING, elem_id="table", js=_TABLE_JS)
         self._compared = components.html(elem_id="compared", js=_TABLE_JS)
         self._view = gr.JSON(View().plain(), visible=False)
+        self._calls = gr.JSON(visible=False)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         shown = [self._view, self._said, self._table, self._compared]
 
@@ -130,6 +132,9 @@ class Runs:
         remembered(self._experiment.input(self._moved, [self._view, self._experiment], [self._filter, *shown], **quiet))
         for event in (self._filter.submit, self._search.click):
             remembered(event(self._filtered, [self._view, self._filter], shown, **quiet))
+        self._copy.click(self._snippets, [self._view, self._filter], self._calls, **quiet).then(
+            None, self._calls, None, js="(calls) => { if (calls?.length) lab.sheet(calls); }"
+        )
         for place in (self._table, self._compared):
             remembered(place.act(self._clicked, self._view, [self._filter, *shown], trigger_mode="multiple", **quiet))
 
@@ -159,6 +164,10 @@ class Runs:
         now = was.after(str(data.get("act", "")), str(data.get("value", "")))
         return now.filter if now.filter != was.filter else gr.skip(), *await self._show(request, now)
 
+    def _snippets(self, request: gr.Request, view: dict[str, Any], filter_text: str) -> list[dict[str, str]]:
+        now = View.kept(view)
+        return snippets.search(now.experiment, filter_text.strip(), now.order, self._lab.address(request))
+
     async def _show(self, request: gr.Request, view: View) -> tuple[Any, ...]:
         """The view, what went wrong, the table and the comparison."""
         said, table, compared = "", "", ""
@@ -168,7 +177,10 @@ class Runs:
                 table = await self._found(visitor, view)
             else:
                 table = components.empty(*_NO_RUNS)
-            compared, view = await self._side_by_side(visitor, view)
+            compared, gone = await self._side_by_side(visitor, view)
+            if gone:
+                view = replace(view, runs=tuple(run for run in view.runs if run not in gone))
+                said = components.problem("Not here any more:", ", ".join(gone))
         except CallFailed as error:
             title = "The filter was not understood." if error.status == 400 and view.filter else "Not found."
             said, table = components.problem(title, str(error)), ""
@@ -196,21 +208,29 @@ class Runs:
         foot = f'<p class="note foot"><span>{foot}</span>{hint}</p>'
         return f'<div class="yard">{runs_table(shown, view.runs, view.order)}{foot}</div>'
 
-    async def _side_by_side(self, visitor: Visitor, view: View) -> tuple[str, View]:
-        """The comparison, and the view with a file picked if none was."""
-        if not view.runs:
-            return "", view
-        view = replace(view, runs=view.runs[:MAX_RUNS])
-        chosen = await asyncio.gather(*(_fetch(visitor, run_id) for run_id in view.runs))
+    async def _side_by_side(self, visitor: Visitor, view: View) -> tuple[str, list[str]]:
+        """The comparison of the chosen runs, and the ids of those that are gone."""
+        wanted = view.runs[:MAX_RUNS]
+        found = await asyncio.gather(*(_fetch(visitor, run_id) for run_id in wanted))
+        chosen = [one for one in found if one is not None]
+        gone = [run_id for run_id, one in zip(wanted, found, strict=True) if one is None]
+        if not chosen:
+            return "", gone
         paths = {file["path"] for one in chosen for file in one.files}
         path = view.file if view.file in paths else _TABLE if _TABLE in paths else ""
         having = [one.run_id for one in chosen if any(file["path"] == path for file in one.files)]
         shown = await asyncio.gather(*(_preview(visitor, run_id, path) for run_id in having))
-        return comparison(chosen, path, dict(zip(having, shown, strict=True))), view
+        return comparison(chosen, path, dict(zip(having, shown, strict=True))), gone
 
 
-async def _fetch(visitor: Visitor, run_id: str) -> Chosen:
-    run = await visitor.run(run_id)
+async def _fetch(visitor: Visitor, run_id: str) -> Chosen | None:
+    """A run with all that is shown of it; None when it is gone."""
+    try:
+        run = await visitor.run(run_id)
+    except CallFailed as error:
+        if error.status in (400, 404):
+            return None
+        raise
     # A latest point at step 0 is taken for the only one: most runs then need no history at all.
     stepped = [m["key"] for m in run.get("data", {}).get("metrics", ()) if int(m.get("step", 0)) > 0]
     histories = await asyncio.gather(*(visitor.history(run_id, key) for key in stepped))

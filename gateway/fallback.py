@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
-from gateway.limits import Limiter, asked_output
+from gateway.limits import Limiter, asked_output, positive
 from gateway.routes import Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
@@ -76,11 +76,15 @@ async def _attempt(router: Router, call: Call, route: Route, deployment: Deploym
 
 
 def _body(call: Call, route: Route) -> dict[str, Any]:
-    """The caller's JSON, with usage asked for on a stream and the route's cap where the caller set none."""
+    """The caller's JSON, with usage asked for on a stream, and the route's cap where the caller set none or a higher.
+
+    A higher one was refused already where the caller named this route: here it is a fallback, and a shorter answer
+    that says `length` is better than none.
+    """
     body = dict(call.request.body)
     if call.request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    writes = call.request.task is not Task.EMBEDDINGS
-    if writes and route.max_output_tokens is not None and asked_output(call.request) is None:
-        body["max_tokens"] = route.max_output_tokens
+    cap, asked = route.max_output_tokens, asked_output(call.request)
+    if cap is not None and (asked is None or asked > cap) and call.request.task is not Task.EMBEDDINGS:
+        body["max_tokens" if positive(body.get("max_completion_tokens")) is None else "max_completion_tokens"] = cap
     return body

@@ -50,8 +50,12 @@ class Limiter:
         """
         for grant in call.grants:
             self._counters.settle(grant, 0, scope=f"route:{call.route.name}")
-        await self._claim(call, (f"route:{route.name}", route.limits))
-        call.route = route
+        before, call.route = call.route, route
+        try:
+            await self._claim(call, (f"route:{route.name}", route.limits))
+        except BaseException:
+            call.route = before
+            raise
 
     def settle(self, call: Call, used: int) -> None:
         """Give back what `call` holds; `used` tokens stay counted."""
@@ -98,11 +102,9 @@ class Limiter:
         if call.route.task is RouteTask.EMBEDDINGS:
             return 0, True
         answers = positive(call.request.body.get("n")) or 1
-        asked = asked_output(call.request)
-        if asked is not None:
-            return asked * answers, True
-        if call.route.max_output_tokens is not None:
-            return call.route.max_output_tokens * answers, True
+        caps = [cap for cap in (asked_output(call.request), call.route.max_output_tokens) if cap is not None]
+        if caps:
+            return min(caps) * answers, True
         return (self._most_output(call.route) or _UNSAID_OUTPUT) * answers, False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import StartServer
-from tests.services.gateway import CREDENTIAL
+from tests.services.gateway import CREDENTIAL, ask
 from tests.services.promptyard import Server
 from tests.services.upstream import Upstream, running
 
@@ -48,3 +48,39 @@ routes:
     deployments: [{{provider: fake, model: fake}}]
 """
     return start_servers(config, env={"UP_KEY": CREDENTIAL})
+
+
+@pytest.fixture(scope="module")
+def small(upstream: Upstream, start_servers: StartServer) -> Server:
+    """A server that takes bodies of 1 MiB and 1 s; `fake` and `up` answer one call at once, so a leak shows."""
+    return start_servers(
+        f"""\
+providers:
+  up: {{type: openai_compatible, base_url: "{upstream.url}"}}
+  fake: {{type: fake}}
+  broken: {{type: fake, cycle: true, script: [{{garbage: true}}, {{raw: "[]"}}, {{raw: "1"}}, {{html: true}}]}}
+routes:
+  fake: {{deployments: [{{provider: fake, model: fake}}], limits: {{concurrency: 1, tpm: 1000000}}}}
+  up: {{deployments: [{{provider: up, model: m}}], limits: {{concurrency: 1}}}}
+  broken: {{deployments: [{{provider: broken, model: m}}], limits: {{concurrency: 1}}}}
+  embed: {{task: embeddings, deployments: [{{provider: fake, model: fake}}], limits: {{tpm: 100000000}}}}
+""",
+        max_body="1MiB",
+        body_timeout=1,
+    )
+
+
+@pytest.fixture
+def goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test its server answers, holds nothing, and has met no fault of its own."""
+    names = [name for name in ("small", "gateway") if name in request.fixturenames]
+    servers = [request.getfixturevalue(name) for name in names]
+    before = [len(server.stderr()) for server in servers]
+    yield
+    for server, seen in zip(servers, before, strict=True):
+        with server.client() as http:
+            assert {ask(http, model).status_code for model in ("fake", "other")} == {200, 404}
+        assert server.process.poll() is None
+        log = server.stderr()[seen:]
+        assert "Traceback" not in log, log[-3000:]
+        assert "a fault of ours" not in log, log[-3000:]

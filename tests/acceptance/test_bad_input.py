@@ -1,92 +1,34 @@
-"""Whatever is thrown at the data plane gets a clear error, and the server goes on with nothing held."""
+"""Whatever body is thrown at the data plane gets a clear error, and the server goes on with nothing held."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
-from tests.conftest import StartServer
-from tests.services.gateway import MESSAGES, ask, client, error_of, sockets
+from tests.services.gateway import (
+    GOOD,
+    PATH,
+    ask,
+    client,
+    connected,
+    error_of,
+    post,
+    received,
+    request,
+    sockets,
+)
 from tests.services.promptyard import Server
-from tests.services.upstream import Upstream, chat, hang_up, head, raw, until, whole
+from tests.services.upstream import Upstream, chat, until, whole
 
-PATH = "/v1/chat/completions"
-GOOD = json.dumps({"model": "fake", "messages": MESSAGES}).encode()
-
-
-@pytest.fixture(scope="module")
-def small(upstream: Upstream, start_servers: StartServer) -> Server:
-    """A server that takes bodies of 1 MiB and 1 s; `fake` and `up` answer one call at once, so a leak shows."""
-    return start_servers(
-        f"""\
-providers:
-  up: {{type: openai_compatible, base_url: "{upstream.url}"}}
-  fake: {{type: fake}}
-  broken: {{type: fake, cycle: true, script: [{{garbage: true}}, {{raw: "[]"}}, {{raw: "1"}}, {{html: true}}]}}
-routes:
-  fake: {{deployments: [{{provider: fake, model: fake}}], limits: {{concurrency: 1, tpm: 1000000}}}}
-  up: {{deployments: [{{provider: up, model: m}}], limits: {{concurrency: 1}}}}
-  broken: {{deployments: [{{provider: broken, model: m}}], limits: {{concurrency: 1}}}}
-  embed: {{task: embeddings, deployments: [{{provider: fake, model: fake}}], limits: {{tpm: 100000000}}}}
-""",
-        max_body="1MiB",
-        body_timeout=1,
-    )
-
-
-@pytest.fixture(autouse=True)
-def _goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test its server answers, holds nothing, and has met no fault of its own."""
-    names = [name for name in ("small", "gateway") if name in request.fixturenames]
-    servers = [request.getfixturevalue(name) for name in names]
-    before = [len(server.stderr()) for server in servers]
-    yield
-    for server, seen in zip(servers, before, strict=True):
-        with server.client() as http:
-            assert {ask(http, model).status_code for model in ("fake", "other")} == {200, 404}
-        assert server.process.poll() is None
-        log = server.stderr()[seen:]
-        assert "Traceback" not in log, log[-3000:]
-        assert "a fault of ours" not in log, log[-3000:]
-
-
-def post(server: Server, body: bytes, path: str = PATH, **headers: str) -> httpx.Response:
-    with server.client() as http:
-        named = {"content-type": "application/json", **{name.replace("_", "-"): v for name, v in headers.items()}}
-        return http.post(path, content=body, headers=named)
-
-
-@contextlib.contextmanager
-def connected(server: Server) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
-        yield sock
-
-
-def request(server: Server, body: bytes = GOOD, *lines: str, version: str = "1.1", length: int | None = None) -> bytes:
-    """The bytes of one POST."""
-    start = [f"POST {PATH} HTTP/{version}", "host: localhost", f"authorization: Bearer {server.admin_key}"]
-    start += ["content-type: application/json", f"content-length: {len(body) if length is None else length}", *lines]
-    return ("\r\n".join(start) + "\r\n\r\n").encode() + body
-
-
-def received(sock: socket.socket) -> bytes:
-    """Everything until the server closes."""
-    data = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := sock.recv(65536):
-            data += part
-    return data
-
+pytestmark = pytest.mark.usefixtures("goes_on")
 
 DEEP = 100_000
 BODIES: dict[str, tuple[bytes, str]] = {
@@ -303,99 +245,6 @@ def test_callers_who_leave_in_the_middle_of_their_body(small: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage",
-    [
-        b"\x00" * 100,
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xaa" * 200,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"get / http/1.1\r\n\r\n",
-        b"\r\n\r\n\r\nhello\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost : x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\n folded: y\r\n\r\n",
-        b"GET /v1/m\xc3\xb6dels HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"GET http://[::1 HTTP/1.1\r\nhost: x\r\n\r\n",
-    ],
-)
-def test_garbage_on_the_socket_is_a_400(small: Server, garbage: bytes) -> None:
-    with connected(small) as sock:
-        sock.sendall(garbage)
-        sock.shutdown(socket.SHUT_WR)
-        answer = received(sock)
-    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer
-
-
-@pytest.mark.parametrize(
-    "flood",
-    [
-        pytest.param(b"".join(b"x-%d: %s\r\n" % (n, b"y" * 50) for n in range(5000)) + b"\r\n", id="many headers"),
-        pytest.param(b"x: " + b"y" * 300_000 + b"\r\n\r\n", id="one long header, ended"),
-        pytest.param(b"x: " + b"y" * 5_000_000, id="one endless header"),
-        pytest.param(b"y" * 5_000_000, id="one endless name"),
-    ],
-)
-def test_a_header_flood_is_a_431(small: Server, flood: bytes) -> None:
-    with connected(small) as sock:
-        sock.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n")
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sock.sendall(flood)
-        answer = received(sock)
-    # Closing while more arrives may reset the connection before the answer is read.
-    assert answer.startswith(b"HTTP/1.1 431 ") or not answer
-
-
-def test_an_endless_url_is_a_431(small: Server) -> None:
-    with connected(small) as sock:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sock.sendall(b"GET /" + b"y" * 5_000_000)
-        answer = received(sock)
-    assert answer.startswith(b"HTTP/1.1 431 ") or not answer
-
-
-def test_just_too_many_headers_are_told_so(small: Server) -> None:
-    with small.client() as http:
-        assert http.get("/v1/models", headers={"x": "y" * 60_000}).status_code == 200
-        assert http.get("/v1/models", headers={"x": "y" * 70_000}).status_code == 431
-
-
-def test_pipelined_requests_are_answered_in_order(small: Server) -> None:
-    bodies = [json.dumps({"model": "fake", "messages": [{"role": "user", "content": f"n{n}"}]}) for n in range(5)]
-    with connected(small) as sock:
-        sock.sendall(b"".join(request(small, body.encode()) for body in bodies[:-1]))
-        sock.sendall(request(small, bodies[-1].encode(), "connection: close"))
-        answer = received(sock)
-    assert answer.count(b"HTTP/1.1 200 OK") == 5
-    places = [answer.index(f"echo: n{n}".encode()) for n in range(5)]
-    assert places == sorted(places)
-
-
-def test_http_1_0(small: Server) -> None:
-    with connected(small) as sock:
-        sock.sendall(request(small, version="1.0"))
-        answer = received(sock)
-    assert b" 200 OK" in answer.splitlines()[0]
-    assert b"echo: Say hello." in answer
-
-
-def test_an_upgrade_nobody_speaks(small: Server) -> None:
-    upgrade = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
-    with connected(small) as sock:
-        sock.sendall(request(small, GOOD, *upgrade))
-        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
-
-
-def test_expect_100_continue(small: Server) -> None:
-    with connected(small) as sock:
-        sock.sendall(request(small, b"", "expect: 100-continue", length=len(GOOD)))
-        assert sock.recv(1000).startswith(b"HTTP/1.1 100 ")
-        sock.sendall(GOOD)
-        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
-
-
-@pytest.mark.parametrize(
     ("value", "status"),
     [
         (b"Basic \xff\xfe", 401),
@@ -411,65 +260,3 @@ def test_odd_credentials_are_401(small: Server, value: bytes, status: int) -> No
         for origin in (b"http://[", b"\xff", b"null"):
             answer = http.get("/v1/models", headers={b"authorization": value, b"origin": origin})
             assert answer.status_code == status
-
-
-NOT_ANSWERS: dict[str, tuple[Any, str]] = {
-    "html": (whole(b"<html>hi</html>", kind="text/html"), "text/html"),
-    "half a json": (whole(b'{"choices": ['), "JSON object"),
-    "a list": (whole(b"[]"), "JSON object"),
-    "nothing": (whole(b""), "JSON object"),
-    "no content": (raw(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"), "JSON object"),
-    "binary": (whole(bytes(range(256))), "JSON object"),
-    "hangs up": (hang_up, "broke the connection off"),
-    "garbage": (raw(b"\x00\x01garbage\r\n\r\n"), "broke the connection off"),
-    "half a head": (raw(b"HTTP/1.1 200 OK\r\nconten"), "broke the connection off"),
-    "half a body": (raw(head(length=1000, kind="application/json") + b'{"choices": []}'), "broke the connection off"),
-    "half a chunk": (raw(head(kind="application/json") + b"ff\r\n{}"), "broke the connection off"),
-    "bad chunk": (raw(head(kind="application/json") + b"zz\r\n{}\r\n0\r\n\r\n"), "broke the connection off"),
-    "redirect": (whole(b"", 307, location="http://127.0.0.1:1/"), "redirect"),
-    "not modified": (whole(b"", 304), ""),
-    "status 999": (whole(b'{"error": {"message": "x"}}', 999), "999"),
-    "header flood": (raw(head(length=2, kind="application/json", x_flood="y" * 100_000) + b"{}"), ""),
-    "compressed all the same": (whole(gzip.compress(b"{}"), content_encoding="gzip"), "JSON object"),
-}
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("name", NOT_ANSWERS)
-def test_an_upstream_that_does_not_answer_is_a_502(
-    small: Server, upstream: Upstream, name: str, streamed: bool
-) -> None:
-    bad, said = NOT_ANSWERS[name]
-    upstream.then(bad)
-    with small.client() as http:
-        answer = ask(http, "up", stream=streamed)
-        assert answer.status_code == 502, answer.text
-        error = error_of(answer)
-        assert error["type"] == "upstream_error"
-        assert streamed or said in error["message"]
-        assert str(upstream.port) not in answer.text
-        upstream.then(whole(chat()))
-        assert ask(http, "up").status_code == 200
-    assert len(upstream.asked) == 1
-
-
-def test_a_fake_that_answers_nonsense_is_told_and_lets_go(small: Server) -> None:
-    with small.client() as http:
-        assert [ask(http, "broken").status_code for _ in range(8)] == [502, 502, 502, 503] * 2
-
-
-def test_nothing_is_held_after_a_storm(small: Server, upstream: Upstream) -> None:
-    upstream.then(*(bad for bad, _ in NOT_ANSWERS.values()), hang_up)
-    before = sockets(small)
-    with small.client() as http:
-        for _ in range(30):
-            ask(http, "up")
-            ask(http, "up", stream=True)
-            http.post(PATH, content=b"{", headers={"content-type": "application/json"})
-    for _ in range(30):
-        with connected(small) as sock:
-            sock.sendall(b"\x00garbage")
-    until(lambda: sockets(small) <= before + 3)
-    upstream.then(whole(chat()))
-    with small.client() as http:
-        assert ask(http, "up").status_code == 200

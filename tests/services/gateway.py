@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -71,3 +75,37 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
 def sockets(server: Server) -> int:
     """How many file descriptors the server's process has open."""
     return int(psutil.Process(server.process.pid).num_fds())
+
+
+PATH = "/v1/chat/completions"
+GOOD = json.dumps({"model": "fake", "messages": MESSAGES}).encode()
+
+
+def post(server: Server, body: bytes, path: str = PATH, **headers: str) -> httpx.Response:
+    """A POST of exactly these bytes; `content_type="x"` becomes a header."""
+    with server.client() as http:
+        named = {"content-type": "application/json", **{name.replace("_", "-"): v for name, v in headers.items()}}
+        return http.post(path, content=body, headers=named)
+
+
+@contextlib.contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    """A bare connection to the server."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        yield sock
+
+
+def request(server: Server, body: bytes = GOOD, *lines: str, version: str = "1.1", length: int | None = None) -> bytes:
+    """The bytes of one POST."""
+    start = [f"POST {PATH} HTTP/{version}", "host: localhost", f"authorization: Bearer {server.admin_key}"]
+    start += ["content-type: application/json", f"content-length: {len(body) if length is None else length}", *lines]
+    return ("\r\n".join(start) + "\r\n\r\n").encode() + body
+
+
+def received(sock: socket.socket) -> bytes:
+    """Everything until the server closes."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := sock.recv(65536):
+            data += part
+    return data

@@ -135,14 +135,11 @@ def create_key(
     from gateway.api.described import key as described
 
     allowed = None if routes is None else _names(routes)
+    opened = _scopes(scopes)
+    valid = None if expires is None else _seconds(expires)
     with _keys(data) as ring:
-        key, secret = ring.create(
-            name,
-            scopes=_scopes(scopes),
-            routes=allowed,
-            limits=Limits(rpm, tpm, concurrency),
-            expires_in=None if expires is None else _seconds(expires),
-        )
+        limits = Limits(rpm, tpm, concurrency)
+        key, secret = ring.create(name, scopes=opened, routes=allowed, limits=limits, expires_in=valid)
     if as_json:
         click.echo(json.dumps({**described(key), "key": secret}))
         return

@@ -37,7 +37,7 @@ def _lower(value: object) -> object:
 
 
 def _home(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
+    return Path(value).expanduser() if isinstance(value, str | Path) else value
 
 
 def _address(schemes: tuple[str, ...], example: str) -> BeforeValidator:

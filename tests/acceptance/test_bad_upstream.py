@@ -27,15 +27,15 @@ NOT_ANSWERS: dict[str, tuple[Any, str]] = {
     "no content": (raw(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"), "JSON object"),
     "binary": (whole(bytes(range(256))), "JSON object"),
     "hangs up": (hang_up, "broke the connection off"),
-    "garbage": (raw(b"\x00\x01garbage\r\n\r\n"), "broke the connection off"),
+    "garbage": (raw(b"\x00\x01garbage\r\n\r\n"), "The provider "),
     "half a head": (raw(b"HTTP/1.1 200 OK\r\nconten"), "broke the connection off"),
     "half a body": (raw(head(length=1000, kind="application/json") + b'{"choices": []}'), "broke the connection off"),
     "half a chunk": (raw(head(kind="application/json") + b"ff\r\n{}"), "broke the connection off"),
-    "bad chunk": (raw(head(kind="application/json") + b"zz\r\n{}\r\n0\r\n\r\n"), "broke the connection off"),
+    "bad chunk": (raw(head(kind="application/json") + b"zz\r\n{}\r\n0\r\n\r\n"), "The provider "),
     "redirect": (whole(b"", 307, location="http://127.0.0.1:1/"), "redirect"),
     "not modified": (whole(b"", 304), ""),
     "status 999": (whole(b'{"error": {"message": "x"}}', 999), "999"),
-    "header flood": (raw(head(length=2, kind="application/json", x_flood="y" * 100_000) + b"{}"), ""),
+    "header flood": (raw(head(length=2, kind="application/json", x_flood="y" * 1_000_000) + b"{}"), ""),
     "compressed all the same": (whole(gzip.compress(b"{}"), content_encoding="gzip"), "JSON object"),
 }
 

@@ -59,11 +59,10 @@ class Workbench:
             max_file_size=0,
         )
         pages = tuple((path, name) for path, name, _ in PAGES)
-        self._gate = Gate(self._parent, self._server, sessions, pages, visitor_key=visitor_key)
+        self._gate = Gate(self._parent, self._server, sessions, pages, visitor_key=visitor_key, version=version)
         self._closing = asyncio.Event()
         self._lifespan: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[Any]] = set()
-        self.version = version
 
     async def start(self) -> None:
         """Enter Gradio's lifespan on the running loop. Returns when pages can be served."""
@@ -102,8 +101,9 @@ class Workbench:
         try:
             await request
         except asyncio.CancelledError:
+            # The server stops and did not wait for us: the answer still gets its end, and nobody a traceback.
             request.cancel()
-            raise
+            await asyncio.wait({request})
         if started and not ended:
             # Gradio leaves its event streams open-ended; an HTTP answer has an end.
             await send({"type": "http.response.body", "body": b""})

@@ -16,9 +16,9 @@ from promptlab.workbench.shell import worded
 _SMALL = 0.0001
 
 
-def html(value: str = "", *, elem_id: str | None = None, js: str | None = None, visible: bool = True) -> gr.HTML:
+def html(value: str = "", *, elem_id: str | None = None, js: str | None = None) -> gr.HTML:
     """A place for HTML of our own."""
-    return gr.HTML(value, elem_id=elem_id, js_on_load=js, visible=visible, apply_default_css=False)
+    return gr.HTML(value, elem_id=elem_id, js_on_load=js, apply_default_css=False)
 
 
 def empty(title: str, text: str, button: str = "", act: str = "") -> str:

@@ -53,6 +53,7 @@ class Gate:
         pages: tuple[tuple[str, str], ...],
         *,
         visitor_key: str | None,
+        version: str,
     ) -> None:
         """`pages`: path below `/lab/` and name of each. With a `visitor_key` (protected mode) nobody signs in."""
         self._gradio = gradio
@@ -60,6 +61,7 @@ class Gate:
         self._sessions = sessions
         self._pages = pages
         self._visitor_key = visitor_key
+        self._version = version
         self._protected = visitor_key is not None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -165,6 +167,7 @@ class Gate:
             path=path,
             pages=self._pages,
             who=who,
+            version=self._version,
             can_leave=not self._protected,
             columns=2 if path == "" else 1,
         )

@@ -44,6 +44,7 @@ class Frame:
     path: str
     pages: tuple[tuple[str, str], ...]
     who: str
+    version: str
     can_leave: bool
     columns: int = 1
 
@@ -105,7 +106,8 @@ def _bar(frame: Frame) -> str:
         else ""
     )
     return (
-        f'<header class="top"><a class="brand" href="{ROOT}/">{_MARK}<span>Promptyard</span></a>'
+        f'<header class="top"><a class="brand" href="{ROOT}/" title="Promptyard {escape(frame.version)}">'
+        f"{_MARK}<span>Promptyard</span></a>"
         f'<nav aria-label="Pages">{links}</nav><div class="right">'
         f'<span class="status" role="status" data-from="{ROOT}/status"><i class="dot"></i><b>…</b></span>'
         f'<span class="who"><span class="name">{escape(frame.who)}</span>{leave}</span>{_mode()}</div></header>'

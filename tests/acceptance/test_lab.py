@@ -207,11 +207,7 @@ def test_a_prompt_without_variables_can_be_logged(pages: Watch, lab_server: Serv
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("what", "Give a value for what."),
-        ("template", "Write a prompt first."),
-    ],
+    ("change", "said"), [("what", "Give a value for what."), ("template", "Write a prompt first.")]
 )
 def test_what_is_missing_is_said_in_words(pages: Watch, lab_server: Server, change: str, said: str) -> None:
     page = playground(pages, lab_server, "quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,12 +11,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import keys, usage
+from gateway.api import http, keys, usage
 from gateway.api.access import Access
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, to_openai
 from gateway.keys import Keys
 from gateway.usage import Ledger
+
+log = logging.getLogger(__name__)
+
+_FAULT = "Something went wrong inside the gateway. Its log says more."
 
 
 def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> FastAPI:
@@ -30,7 +36,7 @@ def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> Fast
     app.add_exception_handler(404, _not_found)
     app.add_exception_handler(405, _wrong_method)
     app.add_exception_handler(HTTPException, _unreadable)
-    app.add_exception_handler(Exception, _gateway_error)
+    app.add_middleware(_Faults)
     return app
 
 
@@ -56,7 +62,28 @@ def _respond(error: GatewayError) -> Response:
     return Response(body, status, dict(headers))
 
 
-_FAULT = "Something went wrong inside the gateway. Its log says more."
+class _Faults:
+    """Answers our own bugs, and a database that is away, in OpenAI's shape. Starlette's handler would break the
+    connection as well, under the caller's next request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception:
+            log.exception("%s %r: a fault of ours", scope["method"], scope["path"])
+            if started:
+                raise
+            await http.answer_error(send, GatewayError(_FAULT), {})
 
 
 def _gateway_error(_request: Request, error: Exception) -> Response:

@@ -110,14 +110,19 @@ class Application:
         for work in (self._keys.watch(), self._ledger.run(), self._load_faces()):
             self._tasks.append(asyncio.create_task(work))
 
+    async def close_lab(self) -> None:
+        """Send the lab's visitors away: their pages hold streams open that never end by themselves."""
+        lab, self._lab = self._lab, None
+        if lab is not None:
+            await lab.close()
+
     async def close(self) -> None:
         """Stop everything, the newest first, each part given its own chance."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.close_lab()
         closers = [provider.close() for provider in self._providers.values()]
-        if self._lab is not None:
-            closers.append(self._lab.close())
         for failed in await asyncio.gather(*closers, return_exceptions=True):
             if isinstance(failed, BaseException):
                 log.error("A part did not stop cleanly: %s", type(failed).__name__)

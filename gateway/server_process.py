@@ -82,6 +82,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _leave_after(_END)
+        await self._app.close_lab()
         await super().shutdown(sockets=sockets)
         await self._app.close()
         _leave_after(_REST)

@@ -149,13 +149,14 @@ def test_the_labs_key_is_in_memory_only(opened: Open) -> None:
 
 
 async def test_another_process_sees_every_change_within_a_second(opened: Open) -> None:
+    assert module.WATCH <= 0.5  # the promise, with room for SQL; below, a busy machine gets more to show it
     here, there = Keys(KeyStore(opened()), SecretStr("x")), Keys(KeyStore(opened()), SecretStr("x"))
     watching = asyncio.create_task(there.watch())
     try:
         key, secret = await asyncio.to_thread(here.create, "new")
 
         async def until(accepted: bool) -> None:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 while True:
                     try:
                         there.recognise(secret)

@@ -26,6 +26,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
+        self._paused = False
         self._loop = asyncio.get_running_loop()
         self._reset()
         self.done = True
@@ -47,6 +48,8 @@ class Connection(asyncio.Protocol):
 
     def ask(self, request: bytes) -> None:
         """Send one request, head and body."""
+        if self._paused and self.transport is not None:
+            self.transport.resume_reading()
         self._reset()
         if self.transport is None or self.transport.is_closing():
             self.lost = UpstreamFailed(BROKEN_OFF)
@@ -100,7 +103,7 @@ class Connection(asyncio.Protocol):
             self._fail("The provider does not answer in HTTP.")
         if not self.headed and self._head_size > MAX_HEAD:
             self._fail("The provider's headers do not end.")
-        if self.size > HIGH_WATER and not self._paused and self.transport is not None:
+        if self.size > HIGH_WATER and not (self.done or self._paused) and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
         self._wake()
@@ -117,6 +120,11 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """An answer begins. A second one is nobody's; raising makes the parser stop."""
+        if self.done:
+            raise ValueError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the answer."""

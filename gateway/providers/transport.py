@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
@@ -68,10 +68,10 @@ class Transport:
             passed = {name: connection.headers[name] for name in _PASSED_DOWN if name in connection.headers}
             if stream and connection.status < 400:
                 finished = True
-                return Answer(connection.status, passed, chunks=self._chunks(address, connection))
+                return Answer(connection.status, passed, chunks=_Chunks(self, address, connection))
             answer = Answer(connection.status, passed, await _whole(connection))
             finished = True
-            self._give_back(address, connection)
+            self.give_back(address, connection)
             return answer
         finally:
             if not finished:
@@ -85,23 +85,6 @@ class Transport:
             for connection in idle:
                 connection.abort()
         self._idle.clear()
-
-    async def _chunks(self, address: _Address, connection: Connection) -> AsyncGenerator[bytes, None]:
-        try:
-            while True:
-                if connection.size:
-                    yield connection.take()
-                elif connection.done:
-                    return
-                elif connection.lost is not None:
-                    raise connection.lost
-                else:
-                    await connection.wait()
-        finally:
-            if connection.done and not connection.size:
-                self._give_back(address, connection)
-            else:
-                connection.abort()
 
     async def _connection(self, address: _Address, connect: float) -> Connection:
         idle = self._idle.get(address[:3])
@@ -144,7 +127,8 @@ class Transport:
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
-    def _give_back(self, address: _Address, connection: Connection) -> None:
+    def give_back(self, address: _Address, connection: Connection) -> None:
+        """Keep a connection whose answer has been read for the next request, if it will carry one."""
         if not connection.reusable or connection.closed:
             connection.abort()
             return
@@ -177,6 +161,46 @@ class Transport:
             raise UpstreamFailed("The provider's base_url is not a usable address.")
         known = self._addresses[url] = _Address(parts.scheme, host, port, head)
         return known
+
+
+class _Chunks(AsyncGenerator[bytes, None]):
+    """The body of a streamed answer. Written out: a generator that nobody began would not hang up when closed."""
+
+    def __init__(self, transport: Transport, address: _Address, connection: Connection) -> None:
+        self._transport = transport
+        self._address = address
+        self._connection: Connection | None = connection
+
+    async def asend(self, value: None) -> bytes:
+        """The next bytes, as they come."""
+        connection = self._connection
+        if connection is None:
+            raise StopAsyncIteration
+        try:
+            while not connection.size:
+                if connection.done:
+                    raise StopAsyncIteration
+                if connection.lost is not None:
+                    raise connection.lost
+                await connection.wait()
+        except BaseException:
+            self._end()
+            raise
+        return connection.take()
+
+    async def athrow(self, kind: Any, value: Any = None, trace: Any = None) -> bytes:
+        """Hang up, unless all was read: `aclose` ends here."""
+        self._end()
+        raise kind
+
+    def _end(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if connection.done and not connection.size:
+            self._transport.give_back(self._address, connection)
+        else:
+            connection.abort()
 
 
 def _head(address: _Address, headers: Mapping[str, str], length: int) -> bytes:

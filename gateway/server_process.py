@@ -165,14 +165,20 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _OneLine(logging.Formatter):
+    """Keeps a message on its line: a caller's path, quoted in it, cannot make up lines or colour the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its name in `logging`
+        return super().formatMessage(record).translate(_SHOWN)
+
+
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
 def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Lines of calls carry a time of their own: they are written some at once.
     calls = logging.getLogger("gateway.calls")
     calls.propagate = False

@@ -15,12 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import http, keys, usage
 from gateway.api.access import Access
-from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, to_openai
+from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
 from gateway.keys import Keys
 from gateway.usage import Ledger
 
 log = logging.getLogger(__name__)
 
+#: Bytes of a request's body, and seconds to send it: the longest question is a key's name and its routes.
+_MOST = 2**20
+_PATIENCE = 30.0
 _FAULT = "Something went wrong inside the gateway. Its log says more."
 
 
@@ -36,7 +39,7 @@ def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> Fast
     app.add_exception_handler(404, _not_found)
     app.add_exception_handler(405, _wrong_method)
     app.add_exception_handler(HTTPException, _unreadable)
-    app.add_middleware(_Faults)
+    app.add_middleware(_Edge)
     return app
 
 
@@ -62,9 +65,11 @@ def _respond(error: GatewayError) -> Response:
     return Response(body, status, dict(headers))
 
 
-class _Faults:
-    """Answers our own bugs, and a database that is away, in OpenAI's shape. Starlette's handler would break the
-    connection as well, under the caller's next request."""
+class _Edge:
+    """Lets bodies of a sensible size in, and answers our own bugs (and a database that is away) in OpenAI's shape.
+
+    Starlette's handler of all exceptions would break the connection as well, under the caller's next request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,12 +83,29 @@ class _Faults:
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            body = await http.read_body(receive, dict(scope["headers"]), _MOST, _PATIENCE)
+            await self._app(scope, _again(body, receive), noting)
+        except ClientGone:
+            return
+        except TooLarge:
+            await http.answer_error(send, TooLarge("The request body is larger than 1 MiB."), {})
+        except GatewayError as error:
+            await http.answer_error(send, error, {})
         except Exception:
-            log.exception("%s %r: a fault of ours", scope["method"], scope["path"])
+            log.exception("%s %s: a fault of ours", scope["method"], scope["path"])
             if started:
                 raise
             await http.answer_error(send, GatewayError(_FAULT), {})
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that begins with a body that was read already."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
 
 
 def _gateway_error(_request: Request, error: Exception) -> Response:

@@ -157,6 +157,19 @@ def test_a_bad_key_is_refused_by_field(admin: httpx.Client, body: bytes, param: 
     assert admin.get("/admin/keys").json() == before
 
 
+def test_a_body_beyond_any_key(admin: httpx.Client) -> None:
+    large = b'{"name": "%s"}' % (b"x" * 2**21)
+
+    def in_parts() -> Iterator[bytes]:
+        for start in range(0, len(large), 2**16):
+            yield large[start : start + 2**16]
+
+    for content in (large, in_parts()):
+        answer = admin.post("/admin/keys", content=content, headers={"content-type": "application/json"})
+        assert refusal(answer, 413)["code"] == "request_too_large"
+    assert admin.get("/admin/keys").status_code == 200
+
+
 def test_a_body_that_does_not_say_it_is_json(admin: httpx.Client) -> None:
     refusal(admin.post("/admin/keys", content=b'{"name": "a"}', headers={"content-type": "text/plain"}), 400)
 

@@ -118,6 +118,17 @@ def test_without_the_lab(start_server: StartServer) -> None:
     assert "off" in answer.json()["error"]["message"]
 
 
+def test_a_caller_cannot_write_lines_of_the_log(start_server: StartServer) -> None:
+    server = start_server(FAKE)
+    with server.client() as client:
+        for face in ("/v1/", "/admin/", "/api/2.0/", "/"):
+            assert client.get(f"{face}x%0D%0A12:00:00 ERROR made up%1b%5B31m%C2%85").status_code == 404
+    log = server.stderr()
+    assert "made up" in log
+    assert not [line for line in log.splitlines() if line.startswith("12:00:00 ERROR")]
+    assert "\x1b" not in log
+
+
 @pytest.mark.parametrize("how", ["option", "setting"])
 def test_a_free_port_is_chosen_and_told(tmp_path: Path, how: str) -> None:
     (tmp_path / "routes.yaml").write_text(FAKE)

@@ -64,7 +64,8 @@ class Access:
     def _is_ours(self, address: str) -> bool:
         """Whether `address` names us, by a name of ours or any address of the loopback, which nobody can redirect."""
         try:
-            host = urlsplit(address).hostname or ""
+            parts = urlsplit(address)
+            host, _ = parts.hostname or "", parts.port  # which raises for what is no number
             return host in self._hosts or ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False

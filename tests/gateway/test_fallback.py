@@ -1,0 +1,196 @@
+"""One call is sent until somebody answers: once to each, in the drawn order, nothing held of routes left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.counters import MemoryCounters
+from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
+from gateway.fallback import send
+from gateway.limits import Limiter
+from gateway.providers.fake import FakeProvider
+from gateway.routes import Config, Deployment, Limits, ProviderSpec, Route, Task, Timeouts
+from gateway.routing import Router
+from gateway.types import Answer, Call, Key, Request, Scope, UpstreamRequest
+
+KEY = Key("key_1", "one", frozenset(Scope), limits=Limits(concurrency=10, tpm=100_000))
+BODY = {"model": "first", "messages": [{"role": "user", "content": "hi"}]}
+ONE = Limits(concurrency=1, tpm=50_000)
+
+
+class Recorder(FakeProvider):
+    """A fake that remembers what it was asked."""
+
+    def __init__(self, name: str, *steps: Mapping[str, Any]) -> None:
+        super().__init__(ProviderSpec(name, "fake", options={"script": list(steps)} if steps else {}))
+        self.asked: list[UpstreamRequest] = []
+
+    async def send(self, request: UpstreamRequest) -> Answer:
+        self.asked.append(request)
+        return await super().send(request)
+
+
+class Bench:
+    """Routes over fakes, and real counters."""
+
+    def __init__(self, routes: list[Route], providers: list[Recorder]) -> None:
+        named = {provider.name: provider for provider in providers}
+        self.router = Router(Config({}, {route.name: route for route in routes}), named)
+        self.counters = MemoryCounters()
+        self.limiter = Limiter(self.counters, lambda _route: None)
+        self.routes = {route.name: route for route in routes}
+
+    async def admit(self, name: str = "first", *, streamed: bool = False, **body: Any) -> Call:
+        request = Request("req_1", Task.CHAT, name, {**BODY, **body}, streamed, {"accept": "x"})
+        return await self.limiter.admit(KEY, self.routes[name], request)
+
+    async def said(self, call: Call) -> str:
+        answer = await send(self.router, self.limiter, call)
+        return str(orjson.loads(answer.body)["choices"][0]["message"]["content"])
+
+
+def route(name: str, *providers: str, **fields: Any) -> Route:
+    fields = {"limits": ONE, "timeouts": Timeouts(total=0.2, first_token=0.2), **fields}
+    return Route(name, tuple(Deployment(provider, f"{provider}-model") for provider in providers), **fields)
+
+
+BAD: list[Mapping[str, Any]] = [
+    {"error": {"status": 500}},
+    {"error": {"status": 429}},
+    {"error": {"status": 401}},
+    {"html": True},
+    {"garbage": True},
+    {"cut": 0},
+    {"delay": 60},
+    {"stall": 0},
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_next_one_is_asked_the_same(bad: Mapping[str, Any], streamed: bool) -> None:
+    if streamed and bad == {"garbage": True}:
+        bad = {"raw": "data: {"}
+    broken, good = Recorder("broken", bad), Recorder("good")
+    bench = Bench([route("first", "broken", fallbacks=("second",)), route("second", "good")], [broken, good])
+    call = await bench.admit(streamed=streamed)
+    answer = await send(bench.router, bench.limiter, call)
+    assert answer.status == 200
+    [one], [other] = broken.asked, good.asked
+    assert (one.body, one.headers, one.stream, one.task) == (other.body, other.headers, other.stream, other.task)
+    assert (one.model, other.model) == ("broken-model", "good-model")
+    assert call.deployment is not None
+    assert call.deployment.provider == "good"
+    assert call.first_token is not None
+    # Of the first route nothing is held any more: another call may begin there.
+    again = await bench.admit()
+    for each in (call, again):
+        bench.limiter.settle(each, 5)
+    assert bench.counters.running() == 0
+    if answer.chunks is not None:
+        await answer.chunks.aclose()
+    assert call.request.body == BODY
+
+
+async def test_every_deployment_is_asked_once_and_the_last_failure_is_told() -> None:
+    providers = [Recorder(name, {"error": {"status": 503, "message": name}}) for name in ("a", "b", "c", "d")]
+    bench = Bench([route("first", "a", "b", "c", fallbacks=("second",)), route("second", "d")], providers)
+    answer = await send(bench.router, bench.limiter, await bench.admit())
+    assert orjson.loads(answer.body)["error"]["message"] == "d"
+    assert [len(provider.asked) for provider in providers] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [({"cut": 0}, UpstreamFailed), ({"delay": 60}, UpstreamTimeout), ({"garbage": True}, UpstreamFailed)],
+)
+async def test_a_last_failure_without_an_answer_is_raised(bad: Mapping[str, Any], kind: type[UpstreamFailed]) -> None:
+    bench = Bench([route("first", "a")], [Recorder("a", bad)])
+    with pytest.raises(UpstreamFailed) as caught:
+        await send(bench.router, bench.limiter, await bench.admit())
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_the_callers_fault_is_sent_nowhere_else(status: int) -> None:
+    good = Recorder("good")
+    providers = [Recorder("a", {"error": {"status": status}}), good]
+    bench = Bench([route("first", "a", fallbacks=("second",)), route("second", "good")], providers)
+    assert (await send(bench.router, bench.limiter, await bench.admit())).status == status
+    assert not good.asked
+
+
+async def test_a_full_fallback_is_passed_over_and_the_first_failure_stays() -> None:
+    providers = [Recorder("a", {"error": {"status": 503}}), Recorder("b"), Recorder("c")]
+    routes = [route("first", "a", fallbacks=("second", "third")), route("second", "b"), route("third", "c")]
+    bench = Bench(routes, providers)
+    taken = [await bench.admit("second")]
+    call = await bench.admit()
+    assert await bench.said(call) == "echo: hi"
+    assert not providers[1].asked
+    taken.append(call)
+    again = await bench.admit()
+    assert (await send(bench.router, bench.limiter, again)).status == 503
+    assert len(providers[2].asked) == 1
+    for each in (*taken, again):
+        bench.limiter.settle(each, 0)
+    assert bench.counters.running() == 0
+
+
+async def test_a_fallback_too_small_is_passed_over() -> None:
+    providers = [Recorder("a", {"error": {"status": 503}}), Recorder("b"), Recorder("c")]
+    small = route("second", "b", limits=Limits(tpm=10))
+    bench = Bench([route("first", "a", fallbacks=("second", "third")), small, route("third", "c")], providers)
+    assert await bench.said(await bench.admit()) == "echo: hi"
+    assert not providers[1].asked
+    with pytest.raises(BadRequest, match="never be let in"):
+        await bench.admit("second")
+
+
+async def test_leaving_while_a_provider_is_silent_cancels_it() -> None:
+    bench = Bench([route("first", "a", timeouts=Timeouts(), fallbacks=("b",)), route("b", "b")],
+                  [Recorder("a", {"stall": 0}), Recorder("b")])  # fmt: skip
+    call = await bench.admit()
+    task = asyncio.create_task(send(bench.router, bench.limiter, call))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(RateLimited):
+        await bench.admit()
+    bench.limiter.settle(call, 0)
+    assert bench.counters.running() == 0
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(None, 7), (3, 3), (9, 7)])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_a_routes_cap_is_sent_where_the_caller_set_none_or_more(asked: int | None, sent: int, name: str) -> None:
+    good = Recorder("good")
+    capped = route("second", "good", max_output_tokens=7)
+    bench = Bench([route("first", "a", fallbacks=("second",)), capped], [Recorder("a", {"cut": 0}), good])
+    await bench.said(await bench.admit(**({} if asked is None else {name: asked})))
+    assert {key: value for key, value in good.asked[0].body.items() if key not in BODY} == {
+        name if asked else "max_tokens": sent
+    }
+
+
+def test_the_first_is_drawn_by_weight_and_then_the_next() -> None:
+    weights = {"a": 70.0, "b": 20.0, "c": 10.0, "resting": 0.0}
+    one = Route("first", tuple(Deployment(name, "m", weight) for name, weight in weights.items()))
+    router = Router(Config({}, {"first": one}), {})
+    orders = Counter("".join(each.provider for each in router.order(one)) for _ in range(20_000))
+    assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
+    first, second = Counter[str](), Counter[str]()
+    for order, count in orders.items():
+        first[order[0]] += count
+        second[order[:2]] += count
+    # Bounds of six standard deviations.
+    for name, share in (("a", 0.7), ("b", 0.2), ("c", 0.1)):
+        assert abs(first[name] / 20_000 - share) < 6 * (share * (1 - share) / 20_000) ** 0.5
+    assert abs(second["ab"] / first["a"] - 2 / 3) < 0.03

@@ -10,6 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 64 * 1024
 PATIENCE = 10.0
+#: Seconds without reading anything of what is waiting for it after which a caller is taken for gone.
+STALLED = 60.0
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
@@ -25,6 +27,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head = 0
         self._between = True
         self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._unread = 0
         self._refusal = b"400 Bad Request"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself does
@@ -35,6 +39,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._on_time()
+        self._reads_again()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -75,6 +80,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._between = True
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """The caller does not read. Whoever never does would hold its call, and the upstream's, for ever."""
+        super().pause_writing()
+        self._unread = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(STALLED, self._look_whether_it_reads)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._reads_again()
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """What could not be parsed is answered as curtly as it was asked."""
         self._refuse(self._refusal)
@@ -89,6 +105,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(b"408 Request Timeout")
         else:
             self.transport.close()
+
+    def _look_whether_it_reads(self) -> None:
+        before, self._unread = self._unread, self.transport.get_write_buffer_size()
+        if self._unread < before:
+            self._stalled = self.loop.call_later(STALLED, self._look_whether_it_reads)
+        else:
+            self.transport.abort()
+
+    def _reads_again(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _on_time(self) -> None:
         if self._late is not None:

@@ -181,7 +181,8 @@ def test_every_answer_has_a_request_id_that_log_and_record_know(gateway: Server,
     ids |= {unknown.headers["x-request-id"], listing.headers["x-request-id"]}
     assert len(ids) == 7
     for answer in (*answers.values(), unknown):
-        assert gateway.stderr().count(answer.headers["x-request-id"]) == 1
+        request_id = answer.headers["x-request-id"]
+        until(lambda request_id=request_id: gateway.stderr().count(request_id) == 1)
     for status in (200, 404):
         assert usage_of(gateway, answers[status])["request_id"] == answers[status].headers["x-request-id"]
     assert "Traceback" not in gateway.stderr()

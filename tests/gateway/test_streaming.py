@@ -345,7 +345,7 @@ def test_a_caller_who_leaves_while_waiting_stops_the_upstream(
     with client(gateway, timeout=0.4) as ai, pytest.raises(openai.APITimeoutError):
         ai.chat.completions.create(model="patient", messages=MESSAGES, stream=streamed)
     upstream.wait_idle(1.0)
-    line = until(lambda: next((each for each in gateway.stderr()[seen:].splitlines() if ": 499 " in each), None))
+    line = until(lambda: next((each for each in gateway.stderr()[seen:].splitlines() if " 499 " in each), None))
     record = usage_of(gateway, line.rpartition("req_")[2].join(("req_", "")).partition(",")[0])
     assert (record["status"], record["output_tokens"], record["first_token"]) == (499, 0, None)
     assert record["input_tokens"] > 0

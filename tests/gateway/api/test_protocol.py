@@ -18,7 +18,16 @@ seen: list[tuple[str, bytes]] = []
 
 
 async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
-    """Echoes a body; `/early` answers before it is read, `/slow` begins and goes on after a second."""
+    """Echoes a body; `/early` answers before it is read, `/slow` pauses in its answer, `/endless` never ends it."""
+    if scope["path"] == "/endless":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": b"x" * 2**23, "more_body": True})
+        # What is written to a connection that is gone is nobody's; only listening tells.
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        seen.append(("/endless", b"left"))
+        return
     if scope["path"] == "/early":
         await http.answer(send, 413, {}, b"too large")
         return
@@ -41,6 +50,7 @@ async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None
 async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Connections to a server whose callers have half a second."""
     monkeypatch.setattr(protocol, "PATIENCE", 0.5)
+    monkeypatch.setattr(protocol, "STALLED", 0.5)
     seen.clear()
     config = uvicorn.Config(app, http=BoundedProtocol, ws="none", lifespan="off", log_config=None, server_header=False)
     config.load()
@@ -192,6 +202,23 @@ async def test_a_refusal_never_lands_in_the_middle_of_an_answer(connect: Connect
     said = await answered(connect, slow, b"\x00garbage")
     assert b"400 Bad Request" not in said
     assert said.endswith((b"ab", b"abcd"))
+
+
+async def test_a_caller_who_does_not_read_is_let_go(connect: Connect) -> None:
+    _, writer = await connect()
+    writer.write(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(1.5)
+    assert seen == [("/endless", b"left")]
+
+
+async def test_a_caller_who_reads_slowly_is_not(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+    for _ in range(60):
+        assert await reader.read(2**20)
+        await asyncio.sleep(0.02)
+    assert not seen
 
 
 async def test_garbage_after_a_good_request_is_a_400(connect: Connect) -> None:

@@ -252,10 +252,29 @@ async def test_records_wait_for_sql_and_are_never_written_twice(bench: Bench, mo
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "_store", store)
         for _ in range(3):
-            with pytest.raises(OSError, match="SQL is away"):
+            with pytest.raises(Overloaded, match="database does not answer"):
                 await bench.ledger.flush()
     for _ in range(3):
         await bench.ledger.flush()
+    assert (await bench.record()).status == 200
+
+
+@pytest.mark.parametrize("damage", [b"not json", b"{}", b"[]", b'{"request_id": "req_0"}'])
+async def test_a_damaged_line_is_passed_over_and_told_of(
+    bench: Bench, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.journal.append(damage)
+    bench.meter.metered(await bench.call(), Answer(200, {}, orjson.dumps(chat())))
+    assert (await bench.record()).status == 200
+    assert "damaged" in caplog.text
+
+
+async def test_a_cleared_journal_is_read_from_its_new_beginning(bench: Bench) -> None:
+    for _ in range(3):
+        bench.journal.append(b"x" * 1000)
+    await bench.ledger.flush()
+    os.ftruncate(bench.journal._file, 0)
+    bench.meter.metered(await bench.call(), Answer(200, {}, orjson.dumps(chat())))
     assert (await bench.record()).status == 200
 
 

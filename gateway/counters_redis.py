@@ -174,6 +174,10 @@ class RedisCounters:
 
     async def start(self) -> None:
         """Begin renewing the leases of running calls."""
+        try:
+            await asyncio.wait_for(self._redis.ping(), _PATIENCE)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._gone(error)
         self._renewal = asyncio.create_task(self._renew())
 
     async def close(self) -> None:

@@ -78,6 +78,9 @@ class Journal:
             data = b""
             if path.exists():
                 with path.open("rb") as file:
+                    if position.offset > file.seek(0, os.SEEK_END):
+                        # Not the file this position was taken in: somebody cleared the folder. Read what is there.
+                        position = Position(position.segment, 0)
                     file.seek(position.offset)
                     data = file.read(_READ_SIZE)
             end = data.rfind(b"\n") + 1

@@ -135,6 +135,7 @@ class Application:
 
     async def _load_faces(self) -> None:
         """Load what takes long to import, in a thread, while the data plane already answers."""
+        log.info("Loading behind the API: control, tracking%s", ", lab" if self._settings.lab else "")
         await self._load("control", self._build_control)
         await self._load("tracking", self._build_tracking)
         if self._settings.lab:
@@ -153,8 +154,11 @@ class Application:
             part.app = await build()
             part.state = "ready"
             log.info("The %s is ready (%.1f s)", name, time.perf_counter() - began)
+        except GatewayError as error:
+            log.error("The %s could not be loaded: %s", name, error.message)
+            part.state = f"failed: {type(error).__name__}"
         except Exception as error:
-            log.exception("%s could not be loaded", name)
+            log.exception("The %s could not be loaded", name)
             part.state = f"failed: {type(error).__name__}"
         part.loaded.set()
 
@@ -229,6 +233,8 @@ class Application:
                 allow(scope, headers)
             async with asyncio.timeout(_PATIENCE):
                 await part.loaded.wait()
+            if part.state == "off":
+                raise NotFound(f"The {name} is off.")
             if part.app is None:
                 raise Overloaded(f"The {name} is {part.state}.")
         except TimeoutError:

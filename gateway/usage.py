@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -24,6 +25,8 @@ from gateway.types import Answer, Call, Key, Request, Tokens, UsageFilter, Usage
 
 log = logging.getLogger(__name__)
 calls = logging.getLogger("gateway.calls")
+T = TypeVar("T")
+_FIELDS = {field.name for field in dataclasses.fields(UsageRecord)}
 
 #: How often the journal is brought to the disk and into SQL, in seconds.
 FILL = 0.1
@@ -199,6 +202,28 @@ def _input(call: Call) -> int:
     return call.input_estimate
 
 
+async def _answered(asked: Awaitable[T]) -> T:
+    try:
+        return await asked
+    except GatewayError:
+        raise
+    except Exception as error:
+        log.debug("SQL does not answer", exc_info=True)
+        raise Overloaded("The database does not answer.", code="database_unavailable") from error
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of the journal as a record; one that is damaged is told of and passed over, lest it stop all others."""
+    try:
+        record = orjson.loads(line)
+        if record.keys() >= _FIELDS:
+            return {name: record[name] for name in _FIELDS}
+    except (orjson.JSONDecodeError, AttributeError):
+        pass
+    log.error("A line of the usage journal is damaged and passed over: %r", line[:200])
+    return None
+
+
 class Ledger:
     """Usage records: appended to the journal at once; every 100 ms, and after a crash at the start, copied into SQL
     and written to the log.
@@ -221,9 +246,9 @@ class Ledger:
             raise Overloaded("The usage journal cannot be written.", code="journal_unavailable") from None
 
     async def flush(self) -> None:
-        """Return once everything added so far can be read from SQL."""
+        """Return once everything added so far can be read from SQL. Raises `Overloaded` where SQL is away."""
         async with self._filling:
-            await asyncio.to_thread(self._fill)
+            await _answered(asyncio.to_thread(self._fill))
 
     async def run(self) -> None:
         """Sync and fill for ever. While SQL is away the journal grows, and nothing is lost."""
@@ -234,7 +259,8 @@ class Ledger:
                 self._troubled = False
             except Exception as error:
                 if not self._troubled:
-                    log.warning("Usage waits in the journal: SQL does not take it (%s).", type(error).__name__)
+                    cause = type(error.__cause__ or error).__name__
+                    log.warning("Usage waits in the journal: SQL does not take it (%s).", cause)
                 self._troubled = True
 
     async def close(self) -> None:
@@ -246,12 +272,12 @@ class Ledger:
     async def find(self, request_id: str) -> UsageRecord | None:
         """The record of one call, also of one that ended just now."""
         await self.flush()
-        return await asyncio.to_thread(self._store.find, request_id)
+        return await _answered(asyncio.to_thread(self._store.find, request_id))
 
     async def sums(self, by: list[str], only: UsageFilter) -> list[UsageSum]:
         """Usage summed by groups, up to this moment."""
         await self.flush()
-        return await asyncio.to_thread(self._store.sums, by, only)
+        return await _answered(asyncio.to_thread(self._store.sums, by, only))
 
     def _fill(self) -> None:
         if self._position is None:
@@ -263,7 +289,7 @@ class Ledger:
                     self._position = end
                 return
             self._journal.sync()
-            records = [orjson.loads(one) for one in lines]
+            records = [record for one in lines if (record := _record(one)) is not None]
             if end > self._logged and calls.isEnabledFor(logging.INFO):
                 # Here, not in the call's way: a line of the log costs more than all of its admission.
                 calls.info("\n".join(map(line, records)))

@@ -128,6 +128,7 @@ class EmbeddedProvider:
 
     async def _live(self) -> str:
         """Why this life of the child ended; loads it, then waits."""
+        log.info("embedded model %s is loading", self.name)
         try:
             child = await _Child.spawn()
         except (OSError, RuntimeError) as error:

@@ -141,6 +141,15 @@ class RedisCounters:
             return Grant([])
         if time.monotonic() < self._rests_until:
             return await self._local.take(claims)
+        asked = asyncio.create_task(self._ask(claims))
+        try:
+            # Shielded: a claim on its way is granted whether or not its caller is still there to give it back.
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(self._forsaken)
+            raise
+
+    async def _ask(self, claims: Sequence[Claim]) -> Grant | Refusal:
         grant_id = secrets.token_hex(8)
         try:
             answer = await self._take(keys=self._keys(claims), args=_arguments(grant_id, claims))
@@ -150,6 +159,10 @@ class RedisCounters:
         if not answer[0]:
             return Refusal(claims[answer[1] - 1], answer[2], max(0.0, answer[3] / 1e6))
         return self._granted(grant_id, claims, answer[1:])
+
+    def _forsaken(self, asked: asyncio.Task[Grant | Refusal]) -> None:
+        if not asked.cancelled() and asked.exception() is None and isinstance(grant := asked.result(), Grant):
+            self.settle(grant, 0)
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Correct and give back (`Counters.settle`); what Redis cannot be told now, it forgets by itself."""

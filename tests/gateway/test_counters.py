@@ -170,6 +170,25 @@ async def test_without_redis_limits_go_on_here_and_say_so(unused_tcp_port: int) 
     await counters.close()
 
 
+async def test_a_caller_who_leaves_while_claiming_holds_nothing(fresh_redis: str) -> None:
+    counters = RedisCounters(fresh_redis)
+    try:
+        await counters.take([rpm(100)])  # connected
+        leaving = asyncio.create_task(counters.take([at_once(1), tpm(10, 10)]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        for _ in range(100):
+            taken = await counters.take([at_once(1), tpm(10, 10)])
+            if isinstance(taken, Grant):
+                break
+            await asyncio.sleep(0.01)
+        assert isinstance(taken, Grant)
+    finally:
+        await counters.close()
+
+
 async def test_two_processes_share_redis(fresh_redis: str) -> None:
     first, second = RedisCounters(fresh_redis), RedisCounters(fresh_redis)
     try:

@@ -22,7 +22,10 @@ _TAGS = (
 
 @dataclass(frozen=True, slots=True)
 class PromptlabRun:
-    """What is to be logged. `variables` fill the template, `answer_facts` are columns beside the answer."""
+    """What is to be logged. `variables` fill the template, `answer_facts` are columns beside the answer.
+
+    `end` is when the answer ended, in milliseconds; without one the run ends when it is logged.
+    """
 
     experiment_id: str
     name: str
@@ -37,6 +40,7 @@ class PromptlabRun:
     answer: str
     answer_facts: tuple[Param, ...]
     metrics: tuple[Metric, ...] = ()
+    end: int | None = None
 
 
 def log_promptlab_run(lab: Lab, wanted: PromptlabRun) -> Run:
@@ -58,7 +62,7 @@ def log_promptlab_run(lab: Lab, wanted: PromptlabRun) -> Run:
         lab.artifacts.write(path, _table(wanted))
         status = RunStatus.FINISHED
     finally:
-        lab.update_run(run_id, status, time.time_ns() // 1_000_000, None)
+        lab.update_run(run_id, status, time.time_ns() // 1_000_000 if wanted.end is None else wanted.end, None)
     return lab.run(run_id)
 
 

@@ -35,6 +35,8 @@ _FIELDS: Fields = {
     "mlflow_version": Field(string),
     "user_id": Field(string, default="unknown"),
     "start_time": Field(integer),
+    # Ours: when the answer ended. MLflow's runs end when they are logged.
+    "end_time": Field(integer),
     # Ours: MLflow's server has its clients log them in a second call.
     "metrics": Field(ListOf(message(METRIC)), default=()),
 }
@@ -63,6 +65,7 @@ def create(lab: Lab, call: Arguments) -> Any:
         answer=call["model_output"],
         answer_facts=_params(call["model_output_parameters"]),
         metrics=tuple(metric_of(metric) for metric in call["metrics"]),
+        end=call["end_time"],
     )
     return {"run": render.run(log_promptlab_run(lab, wanted))}
 

@@ -9,15 +9,15 @@ from difflib import SequenceMatcher
 from html import escape
 from typing import Any
 
-from promptlab.workbench.charts import Series, chart, tint
+from promptlab.workbench.charts import LINES, Series, chart, tint
+from promptlab.workbench.downloads import address
+from promptlab.workbench.figures import figure, writer
 from promptlab.workbench.previews import size
-from promptlab.workbench.runs_table import name_of, number, values
+from promptlab.workbench.runs_table import is_ours, name_of, number, values
 
 MAX_RUNS = 6
 _CHARTS = 24
 _WORDS_COMPARED = 2000
-# Of the metrics the playground logs; what others mean by these names is not known.
-_UNITS = {"latency": "s", "first_token": "s", "cost": "USD"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,23 @@ def _metrics(chosen: Sequence[Chosen]) -> str:
     names = list(dict.fromkeys(key for one in chosen for key in values(one.run, "metrics")))
     if not names:
         return _section("Metrics", '<p class="note">None of these runs has a metric.</p>')
-    ours = all(values(one.run, "tags").get("mlflow.runSourceType") == "PROMPT_ENGINEERING" for one in chosen)
-    drawn = "".join(
-        chart(
-            name, [_series(one, index, name) for index, one in enumerate(chosen)], _UNITS.get(name, "") if ours else ""
-        )
-        for name in names[:_CHARTS]
-    )
+    # Histories first and apart: drawn among single values they would leave holes.
+    names.sort(key=lambda name: not any(len(one.histories.get(name, ())) > 1 for one in chosen))
+    drawn = [_chart(name, chosen) for name in names[:_CHARTS]]
+    lines = [one for one in drawn if one.startswith(LINES)]
+    groups = (lines, drawn[len(lines) :])
+    charts = "".join(f'<div class="charts">{"".join(group)}</div>' for group in groups if group)
     more = f'<p class="note">and {len(names) - _CHARTS} more metrics</p>' if len(names) > _CHARTS else ""
     note = "Change is against the first run." if len(chosen) > 1 else ""
-    return _section("Metrics", f'<div class="charts">{drawn}</div>{more}', note)
+    return _section("Metrics", charts + more, note)
+
+
+def _chart(name: str, chosen: Sequence[Chosen]) -> str:
+    series = [_series(one, index, name) for index, one in enumerate(chosen)]
+    # What others mean by the playground's names is not known, so it is not given a unit.
+    if not all(is_ours(one.run) for one in chosen):
+        return chart(name, series, figure)
+    return chart(name, series, writer(name, [one.last for one in series if one.last is not None]))
 
 
 def _series(one: Chosen, index: int, name: str) -> Series:
@@ -79,9 +86,14 @@ def _series(one: Chosen, index: int, name: str) -> Series:
 def _params(chosen: Sequence[Chosen]) -> str:
     given = [values(one.run, "params") for one in chosen]
     names = sorted({key for params in given for key in params})
+    # What differs is what one came for.
+    names.sort(key=lambda name: len({params.get(name) for params in given}) == 1)
     if not names:
         return _section("Params", '<p class="note">None of these runs has a param.</p>')
-    head = "".join(f"<th {tint(index)}><i></i>{escape(name_of(one.run))}</th>" for index, one in enumerate(chosen))
+    head = "".join(
+        f'<th {tint(index)} title="{escape(name_of(one.run))}"><i></i>{escape(name_of(one.run))}</th>'
+        for index, one in enumerate(chosen)
+    )
     rows = ""
     different = 0
     for name in names:
@@ -94,7 +106,7 @@ def _params(chosen: Sequence[Chosen]) -> str:
             + "</tr>"
         )
     note = "" if len(chosen) < 2 else "All the same." if not different else f"{different} of {len(names)} differ."
-    wide = f'style="min-width:{120 + 200 * len(chosen)}px"'
+    wide = f'style="min-width:{160 + 160 * len(chosen)}px"'
     table = f'<table class="params" {wide}><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
     return _section("Params", f'<div class="scroll">{table}</div>', note)
 
@@ -135,7 +147,8 @@ def _artifacts(chosen: Sequence[Chosen], path: str, previews: Mapping[str, str])
         for name in sorted(owners)
     )
     shown = "".join(
-        f"<article {tint(index)}><h3>{escape(name_of(one.run))}</h3>{previews[one.run_id]}</article>"
+        f'<article {tint(index)}><header><h3 title="{escape(name_of(one.run))}">{escape(name_of(one.run))}</h3>'
+        f'<a href="{escape(address(one.run_id, path))}">Download</a></header>{previews[one.run_id]}</article>'
         for index, one in enumerate(chosen)
         if one.run_id in previews
     )

@@ -10,10 +10,8 @@ import gradio as gr
 
 from promptlab.workbench.asking import Answer
 from promptlab.workbench.charts import tint
+from promptlab.workbench.figures import dollars, seconds, whole
 from promptlab.workbench.shell import worded
-
-# Below this a cost is shown in scientific steps rather than as zeros.
-_SMALL = 0.0001
 
 
 def html(value: str = "", *, elem_id: str | None = None, js: str | None = None) -> gr.HTML:
@@ -34,22 +32,6 @@ def empty(title: str, text: str, button: str = "", act: str = "") -> str:
 def problem(title: str, text: str) -> str:
     """What failed, and why."""
     return f'<div class="yard problem" role="alert"><b>{escape(title)}</b> {worded(text)}</div>'
-
-
-def seconds(value: float | None) -> str:
-    """A time with its unit."""
-    if value is None:
-        return "–"
-    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def dollars(value: float | None) -> str:
-    """A cost in US dollars, to two digits that matter."""
-    if value is None:
-        return "–"
-    if value == 0:
-        return "$0"
-    return f"${value:.2g}" if value < _SMALL else f"${value:.4f}"
 
 
 def answers(found: Sequence[Answer]) -> str:
@@ -82,8 +64,9 @@ def _answer(index: int, answer: Answer, best: dict[str, int]) -> str:
     return (
         f'<article class="answer" data-state="{answer.state}" {tint(index)}>'
         f'<header><h2 title="{escape(answer.route)}">{escape(answer.route)}</h2>'
-        f'<span class="badge {tone}">{word}</span></header><div class="body">{text}</div>'
-        f"<dl>{_figures(index, answer, best)}</dl></article>"
+        f'<span class="badge {tone}">{word}</span></header>'
+        # Above the text, where they stand still while it grows.
+        f'<dl>{_figures(index, answer, best)}</dl><div class="body">{text}</div></article>'
     )
 
 
@@ -91,11 +74,12 @@ def _figures(index: int, answer: Answer, best: dict[str, int]) -> str:
     total = seconds(answer.elapsed)
     if answer.state in ("waiting", "streaming"):
         total = f"{answer.elapsed:.1f} s"
-    tokens = "–" if answer.output_tokens is None else f"{answer.input_tokens} → {answer.output_tokens}"
-    ended = answer.state in ("done", "stopped")
+    tokens = "–" if answer.output_tokens is None else f"{whole(answer.input_tokens)} → {whole(answer.output_tokens)}"
+    # A failed call that reached its model has tokens, and so a cost or none that is known.
+    called = answer.state in ("done", "stopped") or answer.output_tokens
     cost = dollars(answer.cost)
-    if ended and answer.settled and answer.cost is None:
-        cost = '<span title="No price is known for this model">no price</span>'
+    if called and answer.settled and answer.cost is None:
+        cost = '<span title="No price is known for this model">unpriced</span>'
     figures = (
         ("first", "First token", seconds(answer.first_token)),
         ("total", "Total", total),

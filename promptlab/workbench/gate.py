@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from promptlab.client import CallFailed, Server
 from promptlab.workbench import shell
+from promptlab.workbench.downloads import download
 from promptlab.workbench.sessions import COOKIE, Sessions
 
 Message = MutableMapping[str, Any]
@@ -66,9 +67,12 @@ class Gate:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
             await send({"type": "websocket.close", "code": 1008})
-            return
+
+    async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if refusal := self._foreign(headers):
             await _json(send, 403, {"error": refusal})
@@ -91,12 +95,14 @@ class Gate:
                 await _json(send, 401, {"error": "Sign in to the lab first."})
             return
         who = "protected mode" if session is None else session.name
+        key = self._visitor_key if session is None else session.key.get_secret_value()
         if path == "sign-out" and method == "POST":
             self._sessions.close(session_id)
             await _redirect(send, f"{ROOT}/sign-in", cookie=_cookie("", headers, scope, age=0))
-        elif path == "status" and method == "GET":
-            key = self._visitor_key if session is None else session.key.get_secret_value()
+        elif (path, method) == ("status", "GET"):
             await _json(send, 200, await self._status(key))
+        elif (path, method) == ("artifact", "GET"):
+            await self._download(key, scope, receive, send)
         elif method == "GET" and self._is_page(path):
             await self._page(path, who, scope, receive, send)
         else:
@@ -159,6 +165,13 @@ class Gate:
         except CallFailed as error:
             return {"tone": "bad", "text": "server unreachable", "detail": str(error)}
         return described(found)
+
+    async def _download(self, key: str | None, scope: Any, receive: Receive, send: Send) -> None:
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        try:
+            await download(self._server.visitor(key), query, receive, send)
+        except CallFailed as error:
+            await _answer(send, error.status or 502, b"text/plain; charset=utf-8", f"Not downloaded: {error}".encode())
 
     async def _page(self, path: str, who: str, scope: Any, receive: Receive, send: Send) -> None:
         names = dict(self._pages)

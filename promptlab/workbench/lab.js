@@ -16,6 +16,33 @@ const lab = (() => {
   paint();
   system.addEventListener("change", paint);
 
+  // MLflow's client prints links of its own pages, `/#/experiments/1/runs/abc`: they lead to ours. A fragment
+  // outlives redirects and never reaches the server, so the page itself has to look.
+  function follow() {
+    const found = /^#\/experiments\/([^/?]+)(?:\/runs\/([^/?]+))?/.exec(location.hash);
+    if (!found) return;
+    const query = new URLSearchParams({ experiment: decodeURIComponent(found[1]) });
+    if (found[2]) query.set("run", decodeURIComponent(found[2]));
+    const door = location.pathname.endsWith("/sign-in");
+    location.replace(door ? "/lab/sign-in?" + new URLSearchParams({ next: "runs?" + query }) : "/lab/runs?" + query);
+  }
+  follow();
+  addEventListener("hashchange", follow);
+
+  // An answer whose server went away ends here: nobody else is left to say so.
+  function lost() {
+    for (const answer of document.querySelectorAll(".answer[data-state=waiting], .answer[data-state=streaming]")) {
+      answer.dataset.state = "failed";
+      Object.assign(answer.querySelector(".badge"), { className: "badge bad", textContent: "cut off" });
+      const said = Object.assign(document.createElement("div"), { className: "yard problem", role: "alert" });
+      const [what, again] = [document.createElement("b"), document.createElement("a")];
+      what.textContent = "The server cannot be reached.";
+      Object.assign(again, { href: location.href, textContent: "reload this page" });
+      said.append(what, " Once it is back, ", again, " and run the prompt again.");
+      answer.querySelector(".body").append(said);
+    }
+  }
+
   async function status() {
     const place = document.querySelector(".top .status");
     if (!place || document.hidden) return;
@@ -24,7 +51,7 @@ const lab = (() => {
       const answer = await fetch(place.dataset.from, { cache: "no-store" });
       if (answer.status === 401) { location.reload(); return; }
       if (answer.ok) found = await answer.json();
-    } catch { /* said above */ }
+    } catch { lost(); }
     place.firstElementChild.dataset.tone = found.tone;
     place.lastElementChild.textContent = found.text;
     place.title = found.detail ?? "";
@@ -45,6 +72,8 @@ const lab = (() => {
   document.addEventListener("visibilitychange", status);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector("#run")?.click();
+    const open = document.querySelector("dialog[open], ul.options");
+    if (event.key === "Escape" && !open) document.querySelector("#stop:not(:disabled)")?.click();
   });
 
   // State in the address: [name, value] pairs; empty values are left out. Very long texts stay out

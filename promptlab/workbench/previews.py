@@ -26,14 +26,14 @@ def preview(path: str, content: bytes, *, truncated: bool) -> str:
         kind = "image/webp"
     if kind is not None:
         if truncated:
-            return _said("This picture is larger than 1 MB: download it to see it.")
+            return _said("No preview: this picture is larger than 1 MB.")
         return f'<img alt="{escape(path)}" src="data:{kind};base64,{base64.b64encode(content).decode()}">'
     try:
         text = content.decode("utf-8", "ignore" if truncated else "strict")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        return _said(f"No preview: this is not text or a picture ({size(len(content))}).")
+        return _said("No preview: this is neither text nor a picture.")
     if path.endswith(".json") and not truncated and (shown := _json(text)) is not None:
         return shown
     return _text(text, truncated)

@@ -6,7 +6,7 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from promptlab.client import Visitor
+from promptlab.client import CallFailed, Visitor
 from promptlab.workbench.asking import Answer
 from promptlab.workbench.form import Form
 
@@ -27,7 +27,14 @@ async def log(
         name = run_name.strip()
         if name and len(whole) > 1:
             name = f"{name} · {answer.route}"
-        made = await visitor.create_promptlab_run(promptlab_run(form, answer, experiment_id, name))
+        try:
+            made = await visitor.create_promptlab_run(promptlab_run(form, answer, experiment_id, name))
+        except CallFailed as error:
+            if error.status != 400 or "Param value" not in str(error):
+                raise
+            # The server cannot know that these params are what the visitor calls prompt and system text.
+            advice = "The prompt and the system text become params of the run: shorten the longer one to log it."
+            raise CallFailed(f"{error}. {advice}", status=400, code=error.code) from error
         runs.append(made["info"]["run_id"])
     return experiment_id, runs
 
@@ -57,7 +64,9 @@ def promptlab_run(form: Form, answer: Answer, experiment_id: str, name: str) -> 
         "mlflow_version": f"promptyard {version('promptyard')}",
         "user_id": "lab",
         "start_time": int(answer.started * 1000),
-        # Beyond MLflow's own fields: our server stores them with the run, all or none.
+        # Beyond MLflow's own fields: the run took as long as its answer did, whenever it is logged, and our
+        # server stores the metrics with it, all or none.
+        "end_time": int((answer.started + (answer.total or 0)) * 1000),
         "metrics": metrics(answer),
     }
 

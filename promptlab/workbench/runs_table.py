@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from promptlab.workbench.charts import figure
-from promptlab.workbench.components import seconds
+from promptlab.workbench.figures import figure, seconds, writer
 
-_METRICS, _PARAMS = 8, 5
+_METRICS, _PARAMS = 8, 4
 # Long texts have no place in a table; they are compared below it.
 _LONG = 60
 _LAST = ("prompt_template", "system_prompt", "route_type")
-_TONES = {"FAILED": "bad", "KILLED": "warn"}
+_TONES = {"FAILED": "bad", "KILLED": "warn", "RUNNING": "live"}
+
+_NUMBER = re.compile(r"-?[0-9]+\.[0-9]+(e-?[0-9]+)?")
+
+Writers = dict[str, Callable[[float | None], str]]
 
 
 def name_of(run: dict[str, Any]) -> str:
@@ -34,46 +38,72 @@ def number(value: Any) -> float:
     return float(value)
 
 
+def is_ours(run: dict[str, Any]) -> bool:
+    """Whether the playground logged it, so that the units of its metrics are known."""
+    return bool(values(run, "tags").get("mlflow.runSourceType") == "PROMPT_ENGINEERING")
+
+
 def runs_table(runs: Sequence[dict[str, Any]], chosen: Sequence[str], order: str) -> str:
     """One row a run, with a box to choose it; headers sort."""
     metrics, params = _common(runs, "metrics", _METRICS), _common(runs, "params", _PARAMS)
     heads = [
         _head("Run", "attributes.run_name", order),
         _head("Started", "attributes.start_time", order),
+        '<th class="num">Took</th><th>State</th>',
         *(_head(name, f"params.`{name}`", order) for name in params),
         *(_head(name, f"metrics.`{name}`", order, "num") for name in metrics),
-        '<th class="num">Took</th><th>State</th>',
     ]
-    rows = "".join(_row(run, metrics, params, run["info"]["run_id"] in chosen) for run in runs)
+    ours = [values(run, "metrics") for run in runs if is_ours(run)]
+    writers = {name: writer(name, [number(found[name]) for found in ours if name in found]) for name in metrics}
+    rows = "".join(_row(run, writers, params, run["info"]["run_id"] in chosen) for run in runs)
     return (
         '<div class="scroll runs"><table><thead><tr><th class="box"></th>'
         f"{''.join(heads)}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _row(run: dict[str, Any], metrics: Sequence[str], params: Sequence[str], is_chosen: bool) -> str:
+def _row(run: dict[str, Any], writers: Writers, params: Sequence[str], is_chosen: bool) -> str:
     info = run["info"]
     run_id, name = escape(info["run_id"]), escape(name_of(run))
-    measured, given = values(run, "metrics"), values(run, "params")
-    cells = "".join(_text_cell(given.get(key)) for key in params)
-    cells += "".join(
-        f'<td class="num">{figure(number(measured[key])) if key in measured else "–"}</td>' for key in metrics
-    )
+    given = values(run, "params")
+    cells = "".join(_text_cell(given.get(key)) for key in params) + _measured(run, writers)
     start, end = info.get("start_time"), info.get("end_time")
     took = seconds((int(end) - int(start)) / 1000) if start and end else "–"
     status = str(info.get("status", ""))
+    nested = "mlflow.parentRunId" in values(run, "tags")
+    below = '<i title="Below another run (nested)">↳</i> ' if nested else ""
     return (
         f'<tr><td class="box"><input type="checkbox" data-run="{run_id}" aria-label="Compare {name}"'
-        f'{" checked" if is_chosen else ""}></td><th scope="row" title="{run_id}">{name}</th>'
-        f'<td>{_ago(start)}</td>{cells}<td class="num">{took}</td>'
-        f'<td><span class="badge {_TONES.get(status, "")}">{escape(status.lower())}</span></td></tr>'
+        f'{" checked" if is_chosen else ""}></td><th scope="row" title="{name}&#10;{run_id}">{below}{name}</th>'
+        f'<td>{_ago(start)}</td><td class="num">{took}</td>'
+        f'<td><span class="badge {_TONES.get(status, "")}">{escape(status.lower())}</span></td>{cells}</tr>'
     )
+
+
+def _measured(run: dict[str, Any], writers: Writers) -> str:
+    found, ours = values(run, "metrics"), is_ours(run)
+    cells = ""
+    for key, write in writers.items():
+        text = "–"
+        if key in found:
+            text = (write if ours else figure)(number(found[key]))
+        elif key == "cost" and ours:
+            text = '<span class="muted" title="No price was known for this model">unpriced</span>'
+        cells += f'<td class="num">{text}</td>'
+    return cells
 
 
 def _text_cell(value: Any) -> str:
     if value is None:
         return '<td class="muted">–</td>'
-    return f'<td title="{escape(str(value)[:500])}">{escape(str(value)[:_LONG])}</td>'
+    return f'<td title="{escape(str(value)[:500])}">{escape(_brief(str(value)))}</td>'
+
+
+def _brief(text: str) -> str:
+    """A param for a cell: a number's digits that matter, the beginning of a text."""
+    if len(text) > 8 and _NUMBER.fullmatch(text):
+        return f"{float(text):.6g}"
+    return text[:_LONG]
 
 
 def _head(name: str, key: str, order: str, style: str = "") -> str:
@@ -82,17 +112,27 @@ def _head(name: str, key: str, order: str, style: str = "") -> str:
     if by == key:
         arrow, sort = (" ↓", "descending") if direction == "DESC" else (" ↑", "ascending")
     return (
-        f'<th class="{style}" aria-sort="{sort}"><button type="button" data-act="sort" data-value="{escape(key)}">'
+        f'<th class="{style}" aria-sort="{sort}"><button type="button" data-act="sort" data-value="{escape(key)}" '
+        f'title="{escape(name)}">'
         f"{escape(name)}{arrow}</button></th>"
     )
 
 
 def _common(runs: Sequence[dict[str, Any]], kind: str, limit: int) -> list[str]:
-    """The keys most of the runs have, in the order of the first run that has them."""
-    seen: Counter[str] = Counter()
+    """The keys that say most: those most runs have, what tells the runs apart before what is always the same."""
+    seen: defaultdict[str, list[str]] = defaultdict(list)
     for run in runs:
-        seen.update(key for key in values(run, kind) if key not in _LAST and "`" not in key and '"' not in key)
-    return [key for key, _ in seen.most_common(limit)]
+        for key, value in values(run, kind).items():
+            if key not in _LAST and "`" not in key and '"' not in key:
+                seen[key].append(str(value)[:_LONG])
+
+    def worth(key: str) -> tuple[bool, int, int]:
+        different = len(set(seen[key]))
+        return different > 1, len(seen[key]), different
+
+    # Sorting keeps the server's order, by name, among equals and in what is shown.
+    best = set(sorted(seen, key=worth, reverse=True)[:limit])
+    return [key for key in seen if key in best]
 
 
 def _ago(start: Any) -> str:

@@ -17,6 +17,7 @@ from tests.services.pages import Watch
 from tests.services.promptyard import Server
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> **bold**"
+LONG = "a-route-whose-name-is-longer-than-its-column-is-wide"
 CONFIG = f"""\
 providers:
   quick: {{type: fake, cycle: true, script: [{{answer: "{"Buy a book today. " * 6}", pause: 0.02}}]}}
@@ -30,6 +31,7 @@ routes:
   busy: {{deployments: [{{provider: busy, model: m}}]}}
   broken: {{deployments: [{{provider: broken, model: m}}]}}
   hostile: {{deployments: [{{provider: hostile, model: m}}]}}
+  {LONG}: {{deployments: [{{provider: quick, model: m}}]}}
   vectors: {{task: embeddings, deployments: [{{provider: quick, model: m}}]}}
 """
 TEMPLATE = "I sell {{ what }} in {{ where }}."
@@ -119,6 +121,9 @@ def test_from_a_prompt_to_compared_runs(pages: Watch, lab_server: Server, http: 
     }
     metrics = {metric["key"]: metric["value"] for metric in quick["data"]["metrics"]}
     assert 0 < metrics["first_token"] < metrics["latency"]
+    # The run took as long as its answer, however much later it was logged.
+    took = quick["info"]["end_time"] - quick["info"]["start_time"]
+    assert abs(took - 1000 * metrics["latency"]) <= 2
     assert metrics["output_tokens"] > 0
     assert {"key": "mlflow.runSourceType", "value": "PROMPT_ENGINEERING"} in quick["data"]["tags"]
     run_id = quick["info"]["run_id"]
@@ -150,6 +155,65 @@ def test_stop_ends_the_calls_upstream(pages: Watch, lab_server: Server, http: ht
     # A call is in the usage once it has ended; left alone this one would go on for 20 s.
     wait_until_called(http, before + 2, 5)
     expect(page.locator("#note")).to_contain_text("1 answer becomes a run")
+
+
+def test_the_keyboard_runs_and_stops(pages: Watch, lab_server: Server) -> None:
+    page = playground(pages, lab_server, "slow")
+    page.locator("#template textarea").focus()
+    page.keyboard.press("Control+Enter")
+    answer(page, 0, "streaming")
+    page.keyboard.press("Escape")
+    answer(page, 0, "stopped")
+    expect(page.locator("#template textarea")).to_have_value(TEMPLATE)
+
+
+def test_figures_stand_still_above_answers_that_scroll_in_their_column(pages: Watch, lab_server: Server) -> None:
+    page = playground(pages, lab_server, "slow", "quick", LONG, width=1280)
+    page.locator("#run").click()
+    for index in (1, 2):
+        answer(page, index, "done")
+    page.locator("#stop").click()
+    answer(page, 0, "stopped")
+    for index in range(3):
+        column, figures, text = (
+            page.locator(f".answer {part}").nth(index).bounding_box() for part in ("header", "dl", ".body")
+        )
+        assert column is not None
+        assert figures is not None
+        assert text is not None
+        assert column["y"] < figures["y"] < text["y"]
+        assert page.locator(".answer").nth(index).evaluate("one => one.scrollWidth <= one.clientWidth")
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+
+
+def test_a_route_that_is_gone_is_named_and_stays_named(pages: Watch, lab_server: Server) -> None:
+    page = pages.open(f"{lab_server.url}/lab/?route=gone&route=quick&template=hi")
+    expect(page.locator("#missing")).to_contain_text("gone")
+    page.wait_for_timeout(1500)
+    expect(page.locator("#missing")).to_contain_text("gone")
+    expect(page.locator("#routes .token")).to_have_text(["quick"])
+
+
+def test_a_prompt_too_long_for_a_run_is_told_beside_the_button(pages: Watch, lab_server: Server) -> None:
+    page = playground(pages, lab_server, "quick")
+    page.locator("#template textarea").fill("word " * 1300)
+    expect(page.locator(".fields label")).to_have_count(0)
+    page.locator("#run").click()
+    answer(page, 0, "done")
+    page.locator("#log").click()
+    expect(page.locator("#note .problem")).to_contain_text("6000 characters. The prompt and the system text become")
+
+
+def test_a_server_that_goes_away_is_told_in_the_answer(pages: Watch, start_servers: StartServer) -> None:
+    pages.expect("ERR_CONNECTION_REFUSED|Unexpected error|Connection errored out|ERR_INCOMPLETE|ERR_NETWORK|signal")
+    server = start_servers(CONFIG, admin_key=None, lab=True)
+    server.wait_ready()
+    page = playground(pages, server, "slow")
+    page.locator("#run").click()
+    answer(page, 0, "streaming")
+    server.stop()
+    expect(page.locator(".answer .problem")).to_contain_text("The server cannot be reached.", timeout=15_000)
+    expect(page.locator(".answer .text")).to_contain_text("word")
 
 
 def test_leaving_the_page_ends_the_calls_upstream(pages: Watch, lab_server: Server, http: httpx.Client) -> None:
@@ -253,88 +317,6 @@ def test_the_call_can_be_copied(pages: Watch, lab_server: Server) -> None:
     expect(sheet.locator("pre")).to_contain_text("model='slow'")
     page.keyboard.press("Escape")
     expect(sheet).to_have_count(0)
-
-
-@pytest.fixture(scope="module")
-def experiment(lab_server: Server) -> str:
-    """An experiment with three runs: a history, a picture, a text, values that differ."""
-    with lab_server.client() as http:
-
-        def post(path: str, **body: object) -> dict[str, dict[str, dict[str, str]]]:
-            return dict(http.post(f"/api/2.0/mlflow/{path}", json=body).raise_for_status().json())
-
-        number = str(post("experiments/create", name="three")["experiment_id"])
-        for index, name in enumerate(("alpha", "beta", "gamma")):
-            info = post("runs/create", experiment_id=number, run_name=name, start_time=1000 + index)["run"]["info"]
-            points = [{"key": "loss", "value": 1 / (s + index + 1), "timestamp": s, "step": s} for s in range(5)]
-            points.append({"key": "score", "value": index / 2, "timestamp": 1, "step": 0})
-            given = [{"key": "size", "value": str(index)}, {"key": "kind", "value": "same"}]
-            post("runs/log-batch", run_id=info["run_id"], metrics=points, params=given)
-            base = f"/api/2.0/mlflow-artifacts/artifacts/{number}/{info['run_id']}/artifacts"
-            http.put(f"{base}/notes/read me.txt", content=f"{name} <b>said</b>").raise_for_status()
-            post("runs/update", run_id=info["run_id"], status="FINISHED", end_time=2000)
-    return number
-
-
-def test_runs_are_filtered_sorted_chosen_and_reopened(pages: Watch, lab_server: Server, experiment: str) -> None:
-    page = pages.open(f"{lab_server.url}/lab/runs?experiment={experiment}")
-    names = page.locator(".runs tbody th")
-    expect(names).to_have_text(["gamma", "beta", "alpha"])
-    page.get_by_role("button", name="score").click()
-    expect(names).to_have_text(["gamma", "beta", "alpha"])
-    page.get_by_role("button", name="score").click()
-    expect(names).to_have_text(["alpha", "beta", "gamma"])
-    page.locator("#filter input, #filter textarea").fill("metrics.score < 0.6")
-    page.locator("#search").click()
-    expect(names).to_have_text(["alpha", "beta"])
-    for name in ("alpha", "beta"):
-        page.get_by_label(f"Compare {name}").check()
-        expect(page.locator(".legend")).to_contain_text(name)
-    expect(page.locator(".chart.lines figcaption")).to_have_text("loss")
-    expect(page.locator(".chart.lines polyline")).to_have_count(2)
-    expect(page.locator(".chart.bars figcaption")).to_have_text("score")
-    expect(page.locator(".params .differs th")).to_have_text(["size"])
-    page.get_by_role("button", name="notes/read me.txt").click()
-    expect(page.locator(".shown pre")).to_have_text(["alpha <b>said</b>", "beta <b>said</b>"])
-
-    page.wait_for_function("location.search.includes('file=')")
-    other = pages.open(page.evaluate("location.href"))
-    expect(other.locator(".runs tbody th")).to_have_text(["alpha", "beta"])
-    expect(other.locator(".shown pre")).to_have_text(["alpha <b>said</b>", "beta <b>said</b>"])
-    expect(other.locator("#filter input, #filter textarea")).to_have_value("metrics.score < 0.6")
-    assert other.locator(".runs :checked").count() == 2
-    other.get_by_role("button", name="Clear").click()
-    expect(other.locator(".compare")).to_have_count(0)
-    assert other.locator(".runs :checked").count() == 0
-
-
-def test_a_wrong_filter_is_told_in_words_and_an_empty_search_leads_on(
-    pages: Watch, lab_server: Server, experiment: str
-) -> None:
-    page = pages.open(f"{lab_server.url}/lab/runs?experiment={experiment}")
-    expect(page.locator(".runs")).to_be_visible()
-    page.locator("#filter input, #filter textarea").fill("score is good")
-    page.locator("#search").click()
-    expect(page.locator("#said .problem")).to_contain_text("The filter was not understood.")
-    page.locator("#filter input, #filter textarea").fill("metrics.score > 9")
-    page.locator("#search").click()
-    page.get_by_role("button", name="Clear the filter").click()
-    expect(page.locator(".runs tbody tr")).to_have_count(3)
-
-
-def test_a_search_can_be_copied_and_a_run_that_is_gone_is_named(
-    pages: Watch, lab_server: Server, experiment: str
-) -> None:
-    page = pages.open(f"{lab_server.url}/lab/runs?experiment={experiment}&run=deadbeef")
-    expect(page.locator("#said")).to_contain_text("deadbeef")
-    expect(page.locator(".runs tbody tr")).to_have_count(3)
-    page.locator("#filter input, #filter textarea").fill("params.kind = 'same'")
-    page.locator("#copy").click()
-    page.locator("dialog").get_by_role("button", name="MLflow").click()
-    written = page.locator("dialog pre").inner_text()
-    compile(written, "snippet", "exec")
-    assert f"experiment_ids=['{experiment}']" in written
-    assert "params.kind = 'same'" in written
 
 
 @pytest.mark.parametrize("path", ["", "runs"])

@@ -94,6 +94,8 @@ class Playground:
         self._routes = gr.Dropdown(
             [], value=[], multiselect=True, max_choices=MAX_ROUTES, label="Routes, up to four", elem_id="routes"
         )
+        # Kept apart from what a run says: filling the form from an address counts as editing it, which clears that.
+        self._missing = components.html(elem_id="missing")
         self._said = components.html(elem_id="said")
         self._template = gr.Textbox(
             label="Prompt",
@@ -184,7 +186,8 @@ class Playground:
             trigger_mode="once",
             **quiet,
         )
-        blocks.load(self._opened, None, [*form, self._said], **quiet).then(None, None, None, js=OPENED_JS)
+        self._routes.input(lambda: "", None, self._missing, **quiet)
+        blocks.load(self._opened, None, [*form, self._missing], **quiet).then(None, None, None, js=OPENED_JS)
         blocks.unload(self._stop_asking)
 
     async def _opened(self, request: gr.Request) -> tuple[Any, ...]:
@@ -197,7 +200,7 @@ class Playground:
             names, said = [], components.problem("The routes could not be read.", str(error))
         missing = [route for route in form.routes if route not in names]
         if missing and not said:
-            said = components.problem("Not a route of yours:", ", ".join(missing))
+            said = components.problem("Not a route of yours (any more):", ", ".join(missing))
         chosen = [route for route in form.routes if route in names] or ([] if form.routes else names[:1])
         return (
             gr.Dropdown(choices=names, value=chosen),

@@ -17,6 +17,7 @@ from promptlab.workbench.runs_table import runs_table
 
 _PAGE = 100
 _LIMIT = 1000
+_EXAMPLE = "metrics.latency < 2 AND params.model_route = 'chat'"
 _TABLE = "eval_results_table.json"
 _FOLDERS, _FILES = 20, 200
 
@@ -30,8 +31,26 @@ element.addEventListener('click', (event) => {
 element.addEventListener('change', (event) => {
   if (event.target.dataset.run) act(event.target.checked ? 'choose' : 'drop', event.target.dataset.run);
 });
+// What is drawn anew stays where its reader had it: scrolled as it was, the keyboard on the same control.
+let at = [0, 0], held = '';
+element.addEventListener('scroll', (event) => {
+  if (event.target.classList.contains('runs')) at = [event.target.scrollTop, event.target.scrollLeft];
+}, true);
+element.addEventListener('focusin', (event) => {
+  const { run, act, value } = event.target.dataset;
+  held = run ? `[data-run="${CSS.escape(run)}"]` : '';
+  if (act) held = `[data-act="${act}"][data-value="${CSS.escape(value ?? '')}"]`;
+});
+element.addEventListener('focusout', (event) => { if (event.relatedTarget) held = ''; });
 watch('value', () => {
   for (const box of element.querySelectorAll('[data-run]')) box.checked = box.hasAttribute('checked');
+  const table = element.querySelector('.runs');
+  if (table) [table.scrollTop, table.scrollLeft] = at;
+  const kept = held ? element.querySelector(held) : null;
+  if (kept && (document.activeElement ?? document.body) === document.body) kept.focus({ preventScroll: true });
+  // The table gives way to the comparison, which is drawn after it.
+  const row = kept?.closest('.runs tr');
+  if (row) new ResizeObserver(() => row.scrollIntoView({ block: 'nearest' })).observe(table);
 });
 """
 
@@ -109,7 +128,7 @@ class Runs:
             )
             self._filter = gr.Textbox(
                 label="Filter",
-                placeholder="metrics.latency < 2 AND params.model_route = 'chat'",
+                placeholder=_EXAMPLE,
                 elem_classes="prompt",
                 elem_id="filter",
                 max_lines=1,
@@ -147,10 +166,13 @@ class Runs:
             return gr.skip(), view.filter, view.plain(), said, "", ""
         choices = [(str(one["name"]), str(one["experiment_id"])) for one in found]
         known = [experiment_id for _, experiment_id in choices]
+        missing = "" if view.experiment in known else view.experiment
         if view.experiment not in known:
             view = replace(view, experiment=known[0] if known else "")
-        shown = await self._show(request, view)
-        return gr.Dropdown(choices=choices, value=view.experiment or None), view.filter, *shown
+        kept, said, *shown = await self._show(request, view)
+        if missing and not said:
+            said = components.problem("Not here any more:", f"experiment {missing}. Another one is shown.")
+        return gr.Dropdown(choices=choices, value=view.experiment or None), view.filter, kept, said, *shown
 
     async def _moved(self, request: gr.Request, view: dict[str, Any], experiment: str) -> tuple[Any, ...]:
         return "", *await self._show(request, View(experiment=experiment))
@@ -182,8 +204,12 @@ class Runs:
                 view = replace(view, runs=tuple(run for run in view.runs if run not in gone))
                 said = components.problem("Not here any more:", ", ".join(gone))
         except CallFailed as error:
-            title = "The filter was not understood." if error.status == 400 and view.filter else "Not found."
-            said, table = components.problem(title, str(error)), ""
+            text = str(error)
+            if error.status == 400 and view.filter:
+                said = components.problem("The filter was not understood.", f"{text}. Write it like `{_EXAMPLE}`")
+            else:
+                said = components.problem("Not read.", text)
+            table = ""
         return view.plain(), said, table, compared
 
     async def _found(self, visitor: Visitor, view: View) -> str:

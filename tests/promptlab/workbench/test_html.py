@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html as escaping
+import math
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from promptlab.workbench import components, previews, shell
 from promptlab.workbench.asking import Answer
-from promptlab.workbench.charts import Series, chart, figure
+from promptlab.workbench.charts import Series, chart
 from promptlab.workbench.comparison import Chosen, comparison, marked
 from promptlab.workbench.runs_table import runs_table
 
@@ -62,7 +64,7 @@ RENDERED: dict[str, Callable[[str], str]] = {
     "comparison": lambda text: comparison(
         [Chosen(run(text), {}, [{"path": text, "file_size": 1}]), Chosen(run("other"))], text, {}
     ),
-    "chart": lambda text: chart(text, [Series(text, 0, ((0, 1), (1, 2))), Series(text, 1, ((0, 1),))], text),
+    "chart": lambda text: chart(text, [Series(text, 0, ((0, 1), (1, 2))), Series(text, 1, ((0, 1),))], lambda _: text),
     "diff": lambda text: marked("a b c", text),
     "text file": lambda text: previews.preview("a.txt", text.encode(), truncated=False),
     "JSON file": lambda text: previews.preview(
@@ -130,23 +132,6 @@ def test_text_cut_inside_a_letter_is_shown_up_to_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0"),
-        (1234567.0, "1,234,567"),
-        (0.00001234, "1.234e-05"),
-        (3.14159, "3.142"),
-        (float("nan"), "nan"),
-        (float("inf"), "inf"),
-        (None, "–"),
-        (-2.5, "-2.5"),
-    ],
-)
-def test_figures(value: float | None, text: str) -> None:
-    assert figure(value) == text
-
-
-@pytest.mark.parametrize(
     ("points", "kind"),
     [(((0, 1),), "single"), (((0, 1), (1, 2)), "lines"), ((), "single"), (((0, float("nan")),), "single")],
 )
@@ -157,6 +142,74 @@ def test_charts_of_one_run(points: tuple[tuple[float, float], ...], kind: str) -
 def test_a_chart_says_how_far_each_run_is_from_the_first() -> None:
     drawn = chart("loss", [Series("a", 0, ((0, 2),)), Series("b", 1, ((0, 3),)), Series("c", 2, ((0, 1),))])
     assert [drawn.count(change) for change in ("+50%", "−50%", "width:100.0%")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "value", "change"),
+    [
+        (2.0, 2.0, ">same<"),
+        (1_364_000.0, 1_363_999.0, ">≈ same<"),
+        (1_364_000.0, 1_363_000.0, ">−0.1%<"),
+        (1.0, 12.0, ">×12<"),
+        (1e-300, 1e300, "<small></small>"),
+        (3.0, sys.float_info.max, "<small></small>"),
+        (3.0, math.nan, "<small></small>"),
+        (0.0, 1.0, "<small></small>"),
+    ],
+)
+def test_a_change_is_short_whatever_the_numbers(first: float, value: float, change: str) -> None:
+    drawn = chart("score", [Series("a", 0, ((0, first),)), Series("b", 1, ((0, value),))])
+    assert change in drawn.rpartition("<li")[2]
+
+
+def playground_run(**measured: float) -> dict[str, Any]:
+    made = run("x")
+    made["data"]["metrics"] = [{"key": key, "value": value} for key, value in measured.items()]
+    made["data"]["tags"] = [{"key": "mlflow.runSourceType", "value": "PROMPT_ENGINEERING"}]
+    return made
+
+
+def test_the_playground_s_metrics_have_units_and_all_of_a_column_the_same() -> None:
+    runs = [
+        playground_run(latency=0.9, first_token=0.2, cost=0.0, output_tokens=2200),
+        playground_run(latency=12, first_token=0.4, output_tokens=3),
+    ]
+    shown = runs_table(runs, [], "")
+    for cell in ("0.90 s", "12.00 s", "200 ms", "400 ms", "$0", "unpriced", "2,200"):
+        assert f">{cell}<" in shown
+    compared = comparison([Chosen(one) for one in runs], "", {})
+    for bar in ("0.90 s", "12.00 s", "200 ms", "$0", "2,200"):
+        assert f"<b>{bar}</b>" in compared
+
+
+def test_metrics_of_others_have_no_units() -> None:
+    foreign = playground_run(latency=0.9, cost=3.0)
+    foreign["data"]["tags"] = []
+    assert '<td class="num">0.9</td>' in runs_table([foreign], [], "")
+    assert "<b>0.9</b>" in comparison([Chosen(foreign), Chosen(playground_run(latency=1))], "", {})
+
+
+def test_a_table_shows_the_params_that_tell_its_runs_apart() -> None:
+    runs = []
+    for index in range(6):
+        given = {f"fixed{number}": "same" for number in range(8)} | {"rate": str(0.1 / (index + 3)), "seed": str(index)}
+        runs.append(run("x") | {"data": {"params": [{"key": key, "value": given[key]} for key in sorted(given)]}})
+    shown = runs_table(runs, [], "")
+    assert all(f">{name}</button>" in shown for name in ("rate", "seed"))
+    assert shown.count(">fixed") == 2
+    assert ">0.0333333<" in shown
+
+
+def test_a_nested_run_is_told_from_its_parent() -> None:
+    nested = run("x")
+    nested["data"]["tags"] = [{"key": "mlflow.parentRunId", "value": "y"}]
+    assert ["↳" in runs_table([one], [], "") for one in (run("x"), nested)] == [False, True]
+
+
+def test_an_unpriced_answer_says_so() -> None:
+    priced, free, unknown = (Answer("r", "done", ["x"], settled=True, cost=cost) for cost in (0.0000024, 0.0, None))
+    shown = components.answers([priced, free, unknown])
+    assert [part in shown for part in ("$0.0000024", ">$0<", ">unpriced<")] == [True] * 3
 
 
 def test_words_that_differ_are_marked() -> None:

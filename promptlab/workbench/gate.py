@@ -205,17 +205,18 @@ class Gate:
         if ".." in path or not any(path.startswith(start) if start[-1] == "/" else path == start for start in allowed):
             await _json(send, 404, {"error": "There is nothing at this address in the lab."})
             return
+        pages = [path.partition("heartbeat/")[2]]
         if scope["method"] == "POST":
             body = await _read(receive, _BODY_LIMIT)
             if body is None:
                 await _json(send, 413, {"error": "More than 4 MB in one call."})
                 return
             receive = _replay(body, receive)
-            page = _page_of(body)
-        else:
-            query = parse_qs(scope["query_string"].decode("latin-1"))
-            page = query.get("session_hash", [""])[0] or path.partition("heartbeat/")[2]
-        if session_id is not None and page and not self._sessions.owns(session_id, page):
+            pages.append(_page_of(body))
+        # Every name of a page there is: of several, Gradio might read another one than was looked at here.
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        pages = [page for page in pages if page] + query.get("session_hash", [])
+        if session_id is not None and pages and not (len(pages) == 1 and self._sessions.owns(session_id, pages[0])):
             await _json(send, 403, {"error": "This page belongs to another visitor."})
             return
         await self._gradio(scope, receive, _guarded(send, keep=path.startswith("assets/")))

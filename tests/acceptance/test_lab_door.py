@@ -170,6 +170,10 @@ def test_a_loaded_page_is_its_visitors_alone(visitor: httpx.Client, server: Serv
         sign_in(other, new_key(server, "Eve"))
         assert other.get("/lab/gradio_api/queue/data?session_hash=adas-page").status_code == 403
         assert other.get("/lab/gradio_api/heartbeat/adas-page").status_code == 403
+        # Whichever of several Gradio would read: none is passed on.
+        mine, hers = "session_hash=eves-page", "session_hash=adas-page"
+        for path in (f"queue/data?{mine}&{hers}", f"queue/data?{hers}&{mine}", f"heartbeat/adas-page?{mine}"):
+            assert other.get(f"/lab/gradio_api/{path}").status_code == 403
         assert other.post("/lab/gradio_api/queue/join", json=body).status_code == 403
         assert other.post("/lab/gradio_api/cancel", json={**body, "event_id": "x"}).status_code == 403
 

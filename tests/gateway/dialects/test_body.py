@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from gateway.dialects.body import parse
@@ -51,3 +52,27 @@ def test_what_cannot_is_refused_by_name(body: bytes, message: str) -> None:
 def test_deep_nesting_ends_in_a_refusal() -> None:
     with pytest.raises(BadRequest, match=r"JSON|nested"):
         parse(b'{"a": 1, "b": "\\u0041", "c": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+
+class Searched(bytes):
+    """A body that knows how often it was searched for a key."""
+
+    searches = 0
+
+    def count(self, *args: object) -> int:
+        self.searches += 1
+        return super().count(*args)  # type: ignore[arg-type]  # handed on as it came
+
+
+@pytest.mark.parametrize("keys", [10, 64, 65, 5000])
+def test_many_keys_do_not_search_the_body_for_each(monkeypatch: pytest.MonkeyPatch, keys: int) -> None:
+    loads = orjson.loads  # takes bytes alone
+    monkeypatch.setattr(orjson, "loads", lambda body: loads(bytes(body)))
+    document = {f"key{number}": number for number in range(keys)}
+    body = Searched(orjson.dumps(document))
+    assert parse(body) == document
+    assert body.searches <= 66
+    twice = Searched(bytes(body[:-1]) + b', "key1": 1}')
+    with pytest.raises(BadRequest, match="'key1' twice"):
+        parse(twice)
+    assert twice.searches <= 66

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -52,6 +53,24 @@ def _address(schemes: tuple[str, ...], example: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _redis_parts(value: object) -> object:
+    """Refuse what cannot be taken apart: the library behind repeats the part of a password it takes for a port."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parts = urlsplit(value)
+        whole = (parts.port or 1) > 0
+    except ValueError:
+        whole = False
+    # Where a bare / ends the host early, the rest of the password follows, and the host behind its @.
+    if not whole or (parts.scheme != "unix" and "@" in parts.path + parts.fragment):
+        raise strict.refusal(
+            "must be an address with a number for its port. In a password write / as %2F, ? as %3F, # as %23, "
+            "[ as %5B and ] as %5D. For example: redis://:password@127.0.0.1:6379/0"
+        )
+    return value
+
+
 def _admin_key(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[!-~]+", value):
         raise strict.refusal(
@@ -75,18 +94,22 @@ class Settings(BaseModel):
     database_url: Annotated[SecretStr, _address(_SQL, "postgresql://user:password@host/promptyard")] | None = Field(
         None, description="PostgreSQL to use instead of SQLite files in the data folder"
     )
-    redis_url: Annotated[SecretStr, _address(_REDIS, "redis://127.0.0.1:6379/0")] | None = Field(
-        None, description="Redis that counts limits for several processes; without it this one counts in memory"
-    )
+    redis_url: (
+        Annotated[SecretStr, BeforeValidator(_redis_parts), _address(_REDIS, "redis://127.0.0.1:6379/0")] | None
+    ) = Field(None, description="Redis that counts limits for several processes; without it this one counts in memory")
     admin_key: Annotated[SecretStr, BeforeValidator(_admin_key)] | None = Field(
         None, description="Key that may manage; without one the server is protected: loopback only"
     )
     admin_key_file: Location | None = Field(None, description="File that holds the admin key")
     max_body: Annotated[int, BeforeValidator(_size)] = Field(
-        64 * 2**20, ge=1, examples=["64MiB"], description="Largest request body, in bytes or as 64MiB"
+        64 * 2**20, ge=1, examples=["64MiB"], description="Largest body of an inference request, in bytes or as 64MiB"
     )
     body_timeout: float = Field(
-        60.0, gt=0, le=86400, examples=["60"], description="Seconds a caller may take to send its request body"
+        60.0,
+        gt=0,
+        le=86400,
+        examples=["60"],
+        description="Seconds a caller may take to send the body of an inference request",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least level that is logged: debug, info, warning or error"

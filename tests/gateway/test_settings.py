@@ -97,6 +97,35 @@ def test_refusals_name_the_variable_the_value_and_the_fix(name: str, text: str, 
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"redis://:{SECRET}/x@r:6379",
+        f"redis://:123/{SECRET}@r:6379",
+        f"redis://:{SECRET}?x@r:6379",
+        f"rediss://:{SECRET}#x@r:6379",
+        f"redis://:{SECRET}[@r",
+        f"redis://r:{SECRET}",
+        "redis://r:65536",
+    ],
+)
+def test_a_redis_address_that_cannot_be_taken_apart_is_refused_unseen(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({"PROMPTYARD_REDIS_URL": text})
+    assert str(caught.value).startswith("PROMPTYARD_REDIS_URL: must be an address with a number for its port. ")
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "text", ["redis://r", "rediss://u:p%2Fw@[::1]:6379/1?db=2", "unix:///run/a@b.sock?db=1", "redis://:a@b@r:1/0"]
+)
+def test_a_redis_address_is_taken_as_it_is(text: str) -> None:
+    found = Settings.load({"PROMPTYARD_REDIS_URL": text}).redis_url
+    assert found is not None
+    assert found.get_secret_value() == text
+
+
 def test_all_problems_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load({"PROMPTYARD_PORT": "x", "PROMPTYARD_LAB": "x", "PROMPTYARD_HOTS": "x"})

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import Overloaded
+from gateway.errors import ConfigError
 
 _SEGMENT_SIZE = 64 * 1024 * 1024
 _READ_SIZE = 1024 * 1024
@@ -39,7 +39,7 @@ class Journal:
         except OSError:
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             os.close(self._lock)
-            raise Overloaded(
+            raise ConfigError(
                 f"Another Promptyard (process {holder or 'unknown'}) already serves the data folder "
                 f"{folder.parent}. Stop it, or give this one a folder of its own with --data."
             ) from None
@@ -48,6 +48,7 @@ class Journal:
         self.id = self._identity()
         self._segment = max(self._segments(), default=1)
         self._file, self._size = self._open(self._segment)
+        self._full: list[int] = []  # files of segments that are full but not yet synced
 
     @property
     def end(self) -> Position:
@@ -64,12 +65,15 @@ class Journal:
             raise OSError(28, "No space left on the device for the journal")
         self._size += written
         if self._size >= _SEGMENT_SIZE:
-            self._rotate()
+            with contextlib.suppress(OSError):  # no file to be had: this segment grows on
+                self._rotate()
 
     def sync(self) -> None:
-        """Bring what was appended to the disk. Blocks."""
-        with contextlib.suppress(OSError):  # closed by a rotation meanwhile, which synced it
-            os.fsync(self._file)
+        """Bring what was appended to the disk. Blocks. One thread at a time may call it, beside `append`."""
+        while self._full:
+            os.fsync(self._full[0])
+            os.close(self._full.pop(0))
+        os.fsync(self._file)
 
     def read(self, position: Position) -> tuple[list[bytes], Position]:
         """The next lines from `position` on, about a megabyte at most, and where they end. Nothing left: no lines."""
@@ -86,7 +90,11 @@ class Journal:
             end = data.rfind(b"\n") + 1
             if end:
                 return data[: end - 1].split(b"\n"), Position(position.segment, position.offset + end)
-            later = [number for number in self._segments() if number > position.segment]
+            there = self._segments()
+            later = [number for number in there if number > position.segment]
+            if position.segment not in there and not later and there:
+                # Somebody cleared the folder, and its numbers began anew.
+                later = there
             if not later:
                 return [], position
             position = Position(min(later), 0)
@@ -127,7 +135,7 @@ class Journal:
         return file, whole
 
     def _rotate(self) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        opened = self._open(self._segment + 1)
+        self._full.append(self._file)
         self._segment += 1
-        self._file, self._size = self._open(self._segment)
+        self._file, self._size = opened

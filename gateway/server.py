@@ -20,6 +20,7 @@ from gateway.database import Database, open_database
 from gateway.errors import Forbidden, GatewayError, InvalidKey, NotFound, Overloaded, to_openai
 from gateway.journal import Journal
 from gateway.keys import Keys
+from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.prices import PriceTable
 from gateway.providers.openai import OpenAIProvider
@@ -32,7 +33,7 @@ from gateway.store.keys import KeyStore
 from gateway.store.tables import metadata
 from gateway.store.usage import UsageStore
 from gateway.types import Provider, Scope
-from gateway.usage import Ledger, Meter
+from gateway.usage import Meter
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from gateway.server import Application
 from gateway.settings import Settings
 
 #: Answers under way get this long to end by themselves once a stop is asked for, in seconds.
-_DRAIN = 2
+_DRAIN = 1.5
 #: The process ends this long after a stop was asked for, whatever hangs (a database that is gone): usage is in the
 #: journal, children end when we do.
-_END = 4.5
+_END = 4.0
 #: And this long after everything was closed, whatever a thread still imports.
 _REST = 0.5
 
@@ -66,7 +66,7 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=_DRAIN,
+                timeout_graceful_shutdown=_DRAIN,  # type: ignore[arg-type]  # it is handed to asyncio, which takes 1.5
             )
         )
         self._app = app

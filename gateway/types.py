@@ -208,16 +208,16 @@ class UsageRecord:
     deployment: str
     task: str
     status: int
-    error: str | None
-    stream: bool
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    cost: int
-    priced: bool
-    estimated: bool
-    latency: float
-    first_token: float | None
+    error: str | None = None
+    stream: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: int = 0
+    priced: bool = True
+    estimated: bool = False
+    latency: float = 0.0
+    first_token: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

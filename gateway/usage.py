@@ -1,35 +1,28 @@
-"""What each call used: measured as its answer passes, journalled before the answer ends, filled into SQL behind it."""
+"""What each call used: measured as its answer passes, and settled once, however it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
 
 import orjson
 
 from gateway import tokens
 from gateway.dialects import sse
 from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
-from gateway.journal import Journal, Position
+from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.prices import Price
 from gateway.routes import Deployment, Task
-from gateway.store.usage import UsageStore
-from gateway.types import Answer, Call, Key, Request, Tokens, UsageFilter, UsageRecord, UsageSum
+from gateway.types import Answer, Call, Key, Request, Tokens, UsageRecord
 
 log = logging.getLogger(__name__)
-calls = logging.getLogger("gateway.calls")
-T = TypeVar("T")
-_FIELDS = {field.name for field in dataclasses.fields(UsageRecord)}
-
-#: How often the journal is brought to the disk and into SQL, in seconds.
-FILL = 0.1
+#: The word a task is cancelled with when its caller has left.
+LEFT = "the caller left"
 #: How long an upstream may take to close a stream it has ended, in seconds.
 _GRACE = 1.0
 
@@ -54,11 +47,13 @@ class Meter:
         else:
             # Cancelled: the upstream may have read the prompt, so the prompt stays counted.
             read = Tokens(input=_input(call)) if call.deployment else Tokens()
-            self._settle(call, ClientGone.status, ClientGone.code, read, estimated=True)
+            end = _cancelled_by(error)
+            self._settle(call, end.status, end.code, read, estimated=True)
 
     def refuse(self, request: Request, key: Key, error: GatewayError) -> None:
-        """Record a call that was never admitted."""
-        self._write(request, key, "", "", error.status, error.code, self._clock(), None, Tokens(), 0, priced=True)
+        """Record a call that was never admitted. It is refused even where it cannot be recorded."""
+        with contextlib.suppress(Overloaded):
+            self._write(request, key, "", "", error.status, error.code, self._clock(), None, Tokens(), 0, priced=True)
 
     def metered(self, call: Call, answer: Answer) -> Answer:
         """`answer`, measured. One that is whole is settled now; a stream settles when it ends, however it ends."""
@@ -99,8 +94,8 @@ class Meter:
                 self._settle_stream(call, tally, status, None)
                 yield rest
             end = None
-        except (GeneratorExit, asyncio.CancelledError):
-            end = ClientGone
+        except (GeneratorExit, asyncio.CancelledError) as error:
+            end = _cancelled_by(error)
             raise
         except UpstreamFailed as error:
             end = error
@@ -187,113 +182,11 @@ async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:
     await chunks.aclose()
 
 
-def line(record: Mapping[str, Any]) -> str:
-    """One call as a line of the log, with the time at which it ended."""
-    ended = time.strftime("%H:%M:%S", time.localtime(record["time"] + record["latency"]))
-    return (
-        f"{ended} {record['status']} {record['task']} {record['route'] or '-'} -> {record['deployment'] or '-'} "
-        f"{record['latency'] * 1000:.0f} ms, {record['input_tokens']}+{record['output_tokens']} tokens, "
-        f"key {record['key_id']}, {record['request_id']}" + (f", {record['error']}" if record["error"] else "")
-    )
+def _cancelled_by(error: BaseException) -> type[GatewayError]:
+    """Whether a cancelled call ended with its caller (`LEFT`) or with this process."""
+    return Overloaded if isinstance(error, asyncio.CancelledError) and LEFT not in error.args else ClientGone
 
 
 def _input(call: Call) -> int:
     call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
     return call.input_estimate
-
-
-async def _answered(asked: Awaitable[T]) -> T:
-    try:
-        return await asked
-    except GatewayError:
-        raise
-    except Exception as error:
-        log.debug("SQL does not answer", exc_info=True)
-        raise Overloaded("The database does not answer.", code="database_unavailable") from error
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    """A line of the journal as a record; one that is damaged is told of and passed over, lest it stop all others."""
-    try:
-        record = orjson.loads(line)
-        if record.keys() >= _FIELDS:
-            return {name: record[name] for name in _FIELDS}
-    except (orjson.JSONDecodeError, AttributeError):
-        pass
-    log.error("A line of the usage journal is damaged and passed over: %r", line[:200])
-    return None
-
-
-class Ledger:
-    """Usage records: appended to the journal at once; every 100 ms, and after a crash at the start, copied into SQL
-    and written to the log.
-    """
-
-    def __init__(self, journal: Journal, store: UsageStore) -> None:
-        self._journal = journal
-        self._store = store
-        self._position: Position | None = None
-        self._logged = journal.end
-        self._filling = asyncio.Lock()
-        self._troubled = False
-
-    def add(self, record: UsageRecord) -> None:
-        """Journal one record. Raises `Overloaded` when the disk is full: an unrecorded answer is not given."""
-        try:
-            self._journal.append(orjson.dumps(record))
-        except OSError as error:
-            log.error("A usage record cannot be journalled: %s", error.strerror)
-            raise Overloaded("The usage journal cannot be written.", code="journal_unavailable") from None
-
-    async def flush(self) -> None:
-        """Return once everything added so far can be read from SQL. Raises `Overloaded` where SQL is away."""
-        async with self._filling:
-            await _answered(asyncio.to_thread(self._fill))
-
-    async def run(self) -> None:
-        """Sync and fill for ever. While SQL is away the journal grows, and nothing is lost."""
-        while True:
-            await asyncio.sleep(FILL)
-            try:
-                await self.flush()
-                self._troubled = False
-            except Exception as error:
-                if not self._troubled:
-                    cause = type(error.__cause__ or error).__name__
-                    log.warning("Usage waits in the journal: SQL does not take it (%s).", cause)
-                self._troubled = True
-
-    async def close(self) -> None:
-        """Bring everything to its place and let the journal go."""
-        with contextlib.suppress(Exception):
-            await self.flush()
-        self._journal.close()
-
-    async def find(self, request_id: str) -> UsageRecord | None:
-        """The record of one call, also of one that ended just now."""
-        await self.flush()
-        return await _answered(asyncio.to_thread(self._store.find, request_id))
-
-    async def sums(self, by: list[str], only: UsageFilter) -> list[UsageSum]:
-        """Usage summed by groups, up to this moment."""
-        await self.flush()
-        return await _answered(asyncio.to_thread(self._store.sums, by, only))
-
-    def _fill(self) -> None:
-        if self._position is None:
-            self._position = Position(*self._store.position(self._journal.id))
-        while True:
-            lines, end = self._journal.read(self._position)
-            if not lines:
-                if end != self._position:
-                    self._position = end
-                return
-            self._journal.sync()
-            records = [record for one in lines if (record := _record(one)) is not None]
-            if end > self._logged and calls.isEnabledFor(logging.INFO):
-                # Here, not in the call's way: a line of the log costs more than all of its admission.
-                calls.info("\n".join(map(line, records)))
-            self._logged = max(self._logged, end)
-            self._store.fill(self._journal.id, records, end.segment, end.offset)
-            self._position = end
-            self._journal.forget(end)

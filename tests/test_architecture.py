@@ -37,7 +37,7 @@ FLOORS = {
     ],
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
-        *["gateway.usage", "gateway.cache", "gateway.streaming"],
+        *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.streaming"],
         *[
             "promptlab.lab",
             "promptlab.prompts",

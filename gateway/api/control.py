@@ -17,7 +17,7 @@ from gateway.api import http, keys, usage
 from gateway.api.access import Access
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
 from gateway.keys import Keys
-from gateway.usage import Ledger
+from gateway.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

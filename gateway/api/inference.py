@@ -17,11 +17,12 @@ from gateway.api import http
 from gateway.api.access import Access
 from gateway.dialects import body as json_body
 from gateway.dialects.sse import error_event
-from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound
+from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
 from gateway.proxy import Proxy
 from gateway.routes import Route, Task
 from gateway.routing import Router
 from gateway.types import Answer, Call, Key, Request, Scope
+from gateway.usage import LEFT
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class Inference:
             await exchange.fail(error)
         except asyncio.CancelledError:
             if not exchange.left:
-                raise
+                # Cancelled by our own stop: a caller who is still there is told.
+                await exchange.fail(Overloaded("The server is stopping."))
         except Exception:
             log.exception("%s: a fault of ours", exchange.id)
             await exchange.fail(GatewayError("Something went wrong inside the gateway. Its log says more."))
@@ -114,7 +116,7 @@ class _Exchange:
             pass
         self.left = True
         if task is not None:
-            task.cancel()
+            task.cancel(LEFT)
 
     async def reply(self, document: dict[str, Any]) -> None:
         """Send our own JSON."""

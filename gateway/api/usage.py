@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request
 from gateway.api import described
 from gateway.api.access import Access
 from gateway.errors import NotFound
+from gateway.ledger import Ledger
 from gateway.store.usage import GROUPS
 from gateway.types import Key, Scope, UsageFilter
-from gateway.usage import Ledger
 
 
 def router(access: Access, ledger: Ledger) -> APIRouter:

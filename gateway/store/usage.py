@@ -56,16 +56,24 @@ class UsageStore:
             ).first()
             return (row.segment, row.offset) if row else (1, 0)
 
-    def fill(self, journal: str, rows: Sequence[dict[str, Any]], segment: int, offset: int) -> None:
-        """Add `rows` (records as dicts) and note how far `journal` is copied, in one transaction: never twice."""
+    def fill(
+        self, journal: str, rows: Sequence[dict[str, Any]], since: tuple[int, int], until: tuple[int, int]
+    ) -> None:
+        """Add `rows` (records as dicts) and note that `journal` is copied `until` there, in one transaction.
+
+        Positions are segment and offset. Never twice: where `journal` is not copied exactly up to
+        `since`, nothing is added and an error raised.
+        """
         for row in rows:
             row["day"] = int(row["time"] // _DAY)
 
         def work(connection: Connection) -> None:
             if rows:
                 _insert(connection, rows)
-            here = {"segment": segment, "offset": offset}
-            if not connection.execute(update(journals).where(journals.c.id == journal).values(here)).rowcount:
+            here = {"segment": until[0], "offset": until[1]}
+            copied = (journals.c.segment == since[0]) & (journals.c.offset == since[1])
+            if not connection.execute(update(journals).where(journals.c.id == journal, copied).values(here)).rowcount:
+                # New, or (a second row of one id is refused) copied up to somewhere else.
                 connection.execute(insert(journals).values(id=journal, **here))
 
         self._database.write(work)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import Overloaded
+from gateway.errors import ConfigError
 from gateway.journal import Journal, Position
 
 
@@ -72,7 +72,7 @@ def test_segments_follow_each_other_and_are_forgotten(tmp_path: Path, monkeypatc
 
 def test_two_processes_cannot_write_one_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    with pytest.raises(Overloaded, match=f"process {os.getpid()}"):
+    with pytest.raises(ConfigError, match=f"process {os.getpid()}"):
         Journal(tmp_path / "journal")
     journal.close()
     Journal(tmp_path / "journal").close()

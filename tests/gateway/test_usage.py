@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +15,15 @@ import pytest
 
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
-from gateway.errors import BadRequest, Overloaded, UpstreamFailed, UpstreamTimeout
+from gateway.errors import BadRequest, Overloaded, RateLimited, UpstreamFailed, UpstreamTimeout
 from gateway.journal import Journal
+from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.routes import Deployment, Limits, Route, RouteTask, Task
 from gateway.store.tables import metadata
 from gateway.store.usage import UsageStore
 from gateway.types import Answer, Call, Key, Request, Scope, UsageFilter
-from gateway.usage import Ledger, Meter
+from gateway.usage import LEFT, Meter
 from tests.services.upstream import DONE, STREAM, chat, delta, usage_chunk
 
 KEY = Key("key_1", "one", frozenset(Scope), limits=Limits(concurrency=1, tpm=100_000))
@@ -146,7 +148,8 @@ async def test_an_upstreams_error_costs_nothing(bench: Bench, status: int) -> No
     [
         (UpstreamFailed("x"), 502, "upstream_failed", False),
         (UpstreamTimeout("x"), 504, "upstream_timeout", False),
-        (asyncio.CancelledError(), 499, "client_closed_request", True),
+        (asyncio.CancelledError(LEFT), 499, "client_closed_request", True),
+        (asyncio.CancelledError(), 503, "overloaded", True),  # not the caller: this process stops
         (KeyError("a bug of ours"), 500, "internal_error", False),
     ],
 )
@@ -280,3 +283,69 @@ async def test_a_cleared_journal_is_read_from_its_new_beginning(bench: Bench) ->
 
 def _away(*_arguments: object) -> None:
     raise OSError("SQL is away")
+
+
+async def test_two_fills_at_once_copy_each_line_once(bench: Bench) -> None:
+    for _ in range(3):
+        bench.meter.metered(await bench.call(), Answer(200, {}, orjson.dumps(chat())))
+    slow, stored = threading.Event(), bench.ledger._store.fill
+
+    def fill(*arguments: Any) -> None:
+        slow.wait(5)
+        stored(*arguments)
+
+    bench.ledger._store.fill = fill  # type: ignore[method-assign]
+    first = asyncio.create_task(bench.ledger.flush())
+    await asyncio.sleep(0.05)
+    first.cancel()  # as a stop does; its thread goes on
+    second = asyncio.create_task(bench.ledger.flush())
+    await asyncio.sleep(0.05)
+    slow.set()
+    await second
+    [total] = await bench.ledger.sums([], UsageFilter())
+    assert total.calls == 3
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_made_twice(bench: Bench) -> None:
+    bench.meter.metered(await bench.call(), Answer(200, {}, orjson.dumps(chat())))
+    stored = bench.ledger._store.fill
+
+    def fill(*arguments: Any) -> None:
+        stored(*arguments)
+        raise ConnectionError("after the commit")
+
+    bench.ledger._store.fill = fill  # type: ignore[method-assign]
+    with pytest.raises(Overloaded):
+        await bench.ledger.flush()
+    bench.ledger._store.fill = stored  # type: ignore[method-assign]
+    assert (await bench.record()).status == 200
+
+
+async def test_without_sql_the_log_goes_on_and_says_each_call_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.ledger._store.position = _away  # type: ignore[method-assign]
+    running = asyncio.create_task(bench.ledger.run())
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            bench.meter.metered(await bench.call(), Answer(200, {}, orjson.dumps(chat())))
+            await asyncio.sleep(0.15)
+    running.cancel()
+    assert caplog.text.count("req_1") == 3
+
+
+async def test_what_an_older_version_did_not_write_has_its_default(bench: Bench) -> None:
+    old = {"request_id": "req_1", "time": 1.0, "key_id": "k", "key_name": "k", "route": "r", "deployment": "d"}
+    bench.journal.append(orjson.dumps({**old, "task": "t", "status": 200, "of_a_newer_one": 1}))
+    assert (await bench.record()).first_token is None
+
+
+async def test_a_refusal_stays_one_when_it_cannot_be_recorded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_line: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bench.journal, "append", full)
+    request = Request("req_1", Task.CHAT, "r", BODY, False, {})
+    bench.meter.refuse(request, KEY, RateLimited("no"))
+    monkeypatch.undo()
+    assert await bench.ledger.find("req_1") is None

@@ -56,7 +56,8 @@ def record(number: int, **changes: Any) -> UsageRecord:
 
 def fill(store: UsageStore, journal: str, records: Sequence[UsageRecord], segment: int, offset: int) -> None:
     """Fill `store` from records as they stand in a journal."""
-    store.fill(journal, [dataclasses.asdict(one) for one in records], segment, offset)
+    rows = [dataclasses.asdict(one) for one in records]
+    store.fill(journal, rows, store.position(journal), (segment, offset))
 
 
 def test_a_record_comes_back_as_it_was(store: UsageStore) -> None:

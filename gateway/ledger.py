@@ -1,0 +1,178 @@
+"""Usage records on their way: journalled at once, synced and logged within 100 ms, filled into SQL behind that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import orjson
+
+from gateway.errors import GatewayError, Overloaded
+from gateway.journal import Journal, Position
+from gateway.store.usage import UsageStore
+from gateway.types import UsageFilter, UsageRecord, UsageSum
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+calls = logging.getLogger("gateway.calls")
+
+#: How often the journal is brought to the disk, to the log and into SQL, in seconds.
+TICK = 0.1
+_FIELDS = dataclasses.fields(UsageRecord)
+_REQUIRED = {field.name for field in _FIELDS if field.default is dataclasses.MISSING}
+_DEFAULTS = {field.name: field.default for field in _FIELDS if field.name not in _REQUIRED}
+
+
+class Ledger:
+    """Usage records: added one by one, asked for when they are in SQL."""
+
+    def __init__(self, journal: Journal, store: UsageStore) -> None:
+        self._journal = journal
+        self._store = store
+        # What SQL has, as SQL says; None: ask it (at the start, and after any doubt).
+        self._stored: Position | None = None
+        # Held by the thread that fills: a cancelled fill goes on in its thread, and another must not begin beside it.
+        self._filling = threading.Lock()
+        self._logged = journal.end
+        # A thread of its own: the sync must not wait behind a database that does not answer.
+        self._tending = ThreadPoolExecutor(1, "journal")
+
+    def add(self, record: UsageRecord) -> None:
+        """Journal one record. Raises `Overloaded` when the disk is full: an unrecorded answer is not given."""
+        try:
+            self._journal.append(orjson.dumps(record))
+        except OSError as error:
+            log.error("A usage record cannot be journalled: %s", error.strerror)
+            raise Overloaded("The usage journal cannot be written.", code="journal_unavailable") from None
+
+    async def run(self) -> None:
+        """Tend the journal and fill SQL for ever. While SQL is away the journal grows, and nothing is lost."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._tend_for_ever())
+            both.create_task(self._fill_for_ever())
+
+    async def flush(self) -> None:
+        """Return once everything added so far can be read from SQL. Raises `Overloaded` where SQL is away."""
+        await _answered(asyncio.to_thread(self._fill))
+
+    async def close(self) -> None:
+        """Bring everything to its place and let the journal go."""
+        with contextlib.suppress(Exception):
+            await self.flush()
+        await asyncio.to_thread(self._tending.shutdown)
+        self._tend()
+        self._journal.close()
+
+    async def find(self, request_id: str) -> UsageRecord | None:
+        """The record of one call, also of one that ended just now."""
+        await self.flush()
+        return await _answered(asyncio.to_thread(self._store.find, request_id))
+
+    async def sums(self, by: list[str], only: UsageFilter) -> list[UsageSum]:
+        """Usage summed by groups, up to this moment."""
+        await self.flush()
+        return await _answered(asyncio.to_thread(self._store.sums, by, only))
+
+    async def _tend_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK)
+            await loop.run_in_executor(self._tending, self._tend)
+
+    def _tend(self) -> None:
+        """Sync what was appended, and write it to the log: a line of the log costs more than admitting its call."""
+        try:
+            self._journal.sync()
+            while True:
+                lines, self._logged = self._journal.read(self._logged)
+                if not lines:
+                    return
+                told = [line(record) for one in lines if (record := _record(one)) is not None]
+                if told:
+                    calls.info("\n".join(told))
+        except OSError as error:
+            log.error("The usage journal cannot be brought to the disk: %s", error.strerror)
+
+    async def _fill_for_ever(self) -> None:
+        troubled = False
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                await self.flush()
+                troubled = False
+            except Exception as error:
+                if not troubled:
+                    cause = type(error.__cause__ or error).__name__
+                    log.warning("Usage waits in the journal: SQL does not take it (%s).", cause)
+                troubled = True
+
+    def _fill(self) -> None:
+        with self._filling:
+            try:
+                self._fill_from(self._stored or Position(*self._store.position(self._journal.id)))
+            except BaseException:
+                # A commit whose answer was lost may have been made all the same.
+                self._stored = None
+                raise
+
+    def _fill_from(self, stored: Position) -> None:
+        position = stored
+        while True:
+            lines, position = self._journal.read(position)
+            if not lines:
+                self._stored = stored
+                return
+            records = []
+            for one in lines:
+                record = _record(one)
+                if record is None:
+                    log.error("A line of the usage journal is damaged and passed over: %r", one[:200])
+                else:
+                    records.append(record)
+            self._store.fill(
+                self._journal.id, records, (stored.segment, stored.offset), (position.segment, position.offset)
+            )
+            stored = self._stored = position
+            self._journal.forget(position)
+
+
+def line(record: Mapping[str, Any]) -> str:
+    """One call as a line of the log, with the time at which it ended."""
+    ended = time.strftime("%H:%M:%S", time.localtime(record["time"] + record["latency"]))
+    return (
+        f"{ended} {record['status']} {record['task']} {record['route'] or '-'} -> {record['deployment'] or '-'} "
+        f"{record['latency'] * 1000:.0f} ms, {record['input_tokens']}+{record['output_tokens']} tokens, "
+        f"key {record['key_id']}, {record['request_id']}" + (f", {record['error']}" if record["error"] else "")
+    )
+
+
+def _record(one: bytes) -> dict[str, Any] | None:
+    """A line of the journal as a record of today, None if it is damaged.
+
+    What an older version did not write has its default: an upgrade must not lose what waited.
+    """
+    try:
+        found = orjson.loads(one)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(found, dict) or not found.keys() >= _REQUIRED:
+        return None
+    return _DEFAULTS | {name: value for name, value in found.items() if name in _DEFAULTS or name in _REQUIRED}
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    try:
+        return await asked
+    except GatewayError:
+        raise
+    except Exception as error:
+        log.debug("SQL does not answer", exc_info=True)
+        raise Overloaded("The database does not answer.", code="database_unavailable") from error

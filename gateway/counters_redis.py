@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,17 +14,22 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.counters import MemoryCounters
+from gateway.counters import WINDOW, MemoryCounters
+from gateway.errors import ConfigError
 from gateway.types import Claim, Grant, Refusal, Rule, Standing
 
 log = logging.getLogger(__name__)
 
 #: A call still running is renewed this often; a process that died gives its calls back after the lease.
 _RENEW, _LEASE = 10.0, 30.0
-#: How long one round trip may take, and how long Redis is left alone after one that failed.
-_PATIENCE, _REST = 2.0, 1.0
-#: Connections of this process, and how long a call waits for a free one.
-_CONNECTIONS, _QUEUE = 64, 5.0
+#: How long one round trip may take.
+_PATIENCE = 0.5
+#: After one that failed, Redis is looked for at once, then after rests that double from the first to the last.
+_REST, _LONGEST_REST = 1.0, 10.0
+#: Connections of this process (Redis does one thing at a time), and how long a call waits for a free one.
+_CONNECTIONS, _QUEUE = 16, 5.0
+#: Leases renewed in one round trip.
+_BATCH = 100
 
 # Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
 # sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
@@ -85,18 +89,27 @@ end
 return answer
 """
 _SETTLE = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
 local id, tokens = ARGV[1], tonumber(ARGV[2])
 for i = 1, #KEYS / 2 do
   local key, sum, fit = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 + i]
   if fit == 'c' then
     redis.call('ZREM', key, id)
   else
+    local claimed = tonumber(fit)
     local at = redis.call('ZSCORE', key, id .. ':' .. fit)
-    if at then
-      redis.call('ZREM', key, id .. ':' .. fit)
-      if tokens > 0 then redis.call('ZADD', key, at, id .. ':' .. tokens) end
-      redis.call('INCRBY', sum, tokens - tonumber(fit))
+    local there = at and claimed or 0
+    local left = tokens
+    if not at or tonumber(at) <= now - 60000000 then
+      -- The claim has left the window already; what was used beyond it has never been in one.
+      at, left = now, math.max(0, tokens - claimed)
     end
+    redis.call('ZREM', key, id .. ':' .. fit)
+    if left > 0 then redis.call('ZADD', key, at, id .. ':' .. left) end
+    redis.call('INCRBY', sum, left - there)
+    redis.call('EXPIRE', key, 120)
+    redis.call('EXPIRE', sum, 120)
   end
 end
 """
@@ -116,21 +129,30 @@ class RedisCounters:
     """Counters in Redis. While it is gone, limits go on in this process alone, each at its full height, and say so."""
 
     def __init__(self, url: str, prefix: str = "promptyard") -> None:
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_QUEUE,
-            socket_timeout=_PATIENCE,
-            socket_connect_timeout=_PATIENCE,
-            # A script that was sent may have run: sending it again would claim twice.
-            retry=Retry(NoBackoff(), 0),
-        )
+        try:
+            pool = redis.BlockingConnectionPool.from_url(
+                url,
+                max_connections=_CONNECTIONS,
+                socket_timeout=_PATIENCE,
+                socket_connect_timeout=_PATIENCE,
+                # A script that was sent may have run: sending it again would claim twice.
+                retry=Retry(NoBackoff(), 0),
+            )
+            pool.connection_class(**pool.connection_kwargs)  # refuses an option it does not know
+        except (ValueError, TypeError):
+            # `from None`: the library repeats parts of the address, which may hold a password.
+            raise ConfigError("The Redis address cannot be used: write redis://:password@host:6379/0.") from None
         self._redis = redis.Redis.from_pool(pool)
+        #: One place a connection. The pool's own queue ends in the error of a lost connection.
+        self._places = asyncio.Semaphore(_CONNECTIONS)
         self._prefix = prefix
         self._take = self._redis.register_script(_TAKE)
         self._settle = self._redis.register_script(_SETTLE)
         self._local = MemoryCounters()
-        self._rests_until = 0.0
+        self._there = asyncio.Event()
+        self._there.set()
+        self._rest = 0.0
+        self._return: asyncio.Task[None] | None = None
         self._running: set[_Held] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._renewal: asyncio.Task[None] | None = None
@@ -139,7 +161,7 @@ class RedisCounters:
         """All or none, in one round trip (`Counters.take`)."""
         if not claims:
             return Grant([])
-        if time.monotonic() < self._rests_until:
+        if not self._there.is_set():
             return await self._local.take(claims)
         asked = asyncio.create_task(self._ask(claims))
         try:
@@ -152,10 +174,21 @@ class RedisCounters:
     async def _ask(self, claims: Sequence[Claim]) -> Grant | Refusal:
         grant_id = secrets.token_hex(8)
         try:
+            async with asyncio.timeout(_QUEUE):
+                await self._places.acquire()
+        except TimeoutError:
+            # A crowd, not a loss: Redis stays in use.
+            return await self._local.take(claims)
+        try:
+            if not self._there.is_set():
+                return await self._local.take(claims)
             answer = await self._take(keys=self._keys(claims), args=_arguments(grant_id, claims))
         except (RedisError, OSError) as error:
             self._gone(error)
             return await self._local.take(claims)
+        finally:
+            self._places.release()
+        self._rest = 0.0
         if not answer[0]:
             return Refusal(claims[answer[1] - 1], answer[2], max(0.0, answer[3] / 1e6))
         return self._granted(grant_id, claims, answer[1:])
@@ -181,31 +214,33 @@ class RedisCounters:
     async def _tell(self, told: Sequence[_Held], tokens: int) -> None:
         keys = [name for held in told for name in (held.key, f"{held.key}:sum")]
         try:
-            await self._settle(keys=keys, args=[told[0].id, tokens, *(held.fit for held in told)])
+            async with asyncio.timeout(WINDOW):
+                await self._there.wait()
+        except TimeoutError:
+            return
+        try:
+            async with self._places:
+                await self._settle(keys=keys, args=[told[0].id, tokens, *(held.fit for held in told)])
         except (RedisError, OSError) as error:
             self._gone(error)
 
     async def start(self) -> None:
-        """Begin renewing the leases of running calls."""
-        try:
-            await asyncio.wait_for(self._redis.ping(), _PATIENCE)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._gone(error)
+        """Begin looking for Redis and renewing the leases of running calls. Waits for neither."""
         self._renewal = asyncio.create_task(self._renew())
 
     async def close(self) -> None:
         """Stop renewing and hang up."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
-        if self._telling:
+        if self._telling and self._there.is_set():
             await asyncio.wait(self._telling, timeout=_PATIENCE)
+        ending = [task for task in (self._renewal, self._return, *self._telling) if task is not None]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._redis.aclose()
 
     def status(self) -> str:
         """ "redis", or that it is gone."""
-        return "redis" if time.monotonic() >= self._rests_until else "redis is gone: limits are kept by this process"
+        return "redis" if self._there.is_set() else "redis is gone: limits are kept by this process"
 
     def _granted(self, grant_id: str, claims: Sequence[Claim], answer: Sequence[int]) -> Grant:
         grant = Grant([])
@@ -222,18 +257,51 @@ class RedisCounters:
 
     async def _renew(self) -> None:
         while True:
+            try:
+                await self._renew_leases()
+            except (RedisError, OSError) as error:
+                self._gone(error)
             await asyncio.sleep(_RENEW)
-            with contextlib.suppress(RedisError, OSError):
-                seconds, micros = await self._redis.time()
-                end = seconds * 1_000_000 + micros + int(_LEASE * 1e6)
-                for held in list(self._running):
-                    await self._redis.zadd(held.key, {held.id: end}, xx=True)
-                    await self._redis.expire(held.key, 120)
+            await self._there.wait()
+
+    async def _renew_leases(self) -> None:
+        """Lengthen the lease of every running call, and put back those that ended while Redis was gone."""
+        running = list(self._running)
+        async with self._places:
+            seconds, micros = await self._redis.time()
+            end = seconds * 1_000_000 + micros + int(_LEASE * 1e6)
+            for at in range(0, len(running), _BATCH):
+                renewed = [held for held in running[at : at + _BATCH] if held in self._running]
+                await self._send([("ZADD", held.key, end, held.id) for held in renewed])
+                await self._send([("EXPIRE", key, 120) for key in {held.key for held in renewed}])
+                # Settled meanwhile, on another connection: it may have been taken out before it was put back.
+                await self._send([("ZREM", held.key, held.id) for held in renewed if held not in self._running])
+
+    async def _send(self, commands: Sequence[tuple[str | int, ...]]) -> None:
+        if commands:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                await pipe.execute()
 
     def _gone(self, error: Exception) -> None:
-        if time.monotonic() >= self._rests_until:
-            log.warning("Redis does not answer (%s): limits are kept by this process.", type(error).__name__)
-        self._rests_until = time.monotonic() + _REST
+        if not self._there.is_set():
+            return
+        log.warning("Redis does not answer (%s): limits are kept by this process.", type(error).__name__)
+        self._there.clear()
+        self._return = asyncio.create_task(self._look_for_it())
+
+    async def _look_for_it(self) -> None:
+        """End once Redis answers. Nobody else asks until then: those who did would all wait for it again."""
+        while True:
+            await asyncio.sleep(self._rest)
+            # Short again only after a call that went well: an answer to this alone may not mean much.
+            self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
+            with contextlib.suppress(RedisError, OSError):
+                await self._renew_leases()
+                break
+        log.warning("Redis answers again.")
+        self._there.set()
 
     def _key(self, claim: Claim) -> str:
         # Braces keep every key on one slot of a cluster: a script may touch only one.

@@ -6,8 +6,8 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 
-# Below this a cost is shown to two digits that matter rather than as zeros.
-_SMALL = 0.0001
+# Below this four decimals would leave fewer than two digits that matter.
+_SMALL = 0.001
 _LONG = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-import orjson
-
+from gateway.dialects import lenient
 from gateway.errors import GatewayError, UpstreamFailed, to_openai
 from gateway.types import Tokens
 
@@ -14,6 +14,8 @@ MAX_EVENT = 16 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
 # No answer has more tokens. A provider that says so must not overflow a column, or the sum of one.
 _MOST = 2**31 - 1
+_BLANK = re.compile(rb"\n\r?\n")
+_LONE_CR = re.compile(rb"\r[^\n]")
 
 
 class Tally:
@@ -46,9 +48,12 @@ class Tally:
         if self._rest:
             chunk = self._rest + chunk
         end = _end(chunk)
-        self._rest = chunk[end:]
-        if len(self._rest) > MAX_EVENT:
-            raise UpstreamFailed("The provider's stream does not keep to events.")
+        self._rest = rest = chunk[end:]
+        # Nobody ends lines with CR alone. Taken for one endless event, such a stream would be kept back whole.
+        if rest and (len(rest) > MAX_EVENT or (b"\r" in rest and _LONE_CR.search(rest))):
+            self.failed = UpstreamFailed("The provider's stream does not keep to events.")
+            if not end:
+                raise self.failed
         if not end:
             return b""
         events = chunk[:end] if self._rest else chunk
@@ -71,16 +76,16 @@ class Tally:
         rest, self._rest = self._rest, b""
         if rest.strip():
             # Some servers leave out the last blank line.
-            self.done = rest.startswith(b"data:") and rest[5:].strip() == b"[DONE]"
+            self.done = _data(rest) == b"[DONE]"
         if not self.done and (rest.strip() or not self.finished):
             raise UpstreamFailed("The provider's stream broke off before the answer was complete.")
         return rest
 
     def _read(self, event: bytes) -> bool:
         """Note what `event` says; whether it is the usage event that only we asked for."""
-        if not event.startswith(b"data:"):
-            return self._read_lines(event)
-        data = event[5:].strip()
+        data = _data(event)
+        if data is None:
+            return False
         if data == b"[DONE]":
             self.begun = self.done = True
             return False
@@ -88,15 +93,10 @@ class Tally:
         self.begun = True
         return taken
 
-    def _read_lines(self, event: bytes) -> bool:
-        """The rare event with other fields, comments, or several data lines."""
-        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-        return self._read(b"data:" + b"\n".join(lines)) if lines else False
-
     def _note(self, data: bytes) -> bool:
         try:
-            document = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            document = lenient.loads(data)
+        except ValueError:
             document = None
         if not isinstance(document, dict):
             raise UpstreamFailed("The provider's stream holds an event that is not a JSON object.")
@@ -107,7 +107,7 @@ class Tally:
                     raise UpstreamFailed("The provider's stream holds a choice that is not a JSON object.")
                 self._note_choice(choice)
         if not choices and document.get("error"):
-            raise UpstreamFailed(f"The provider broke its stream off: {_said(document['error'])}")
+            raise UpstreamFailed(f"The provider broke its stream off: {_message(document['error'])}")
         usage = document.get("usage")
         if not isinstance(usage, dict):
             return False
@@ -124,7 +124,7 @@ class Tally:
             text = _rest_of(delta) if isinstance(delta, dict) else ""
         if text:
             self.pieces += 1
-            self.text += text.encode()
+            self.text += text.encode("utf-8", "surrogatepass")
 
 
 def _rest_of(delta: dict[str, Any]) -> str:
@@ -138,7 +138,7 @@ def _rest_of(delta: dict[str, Any]) -> str:
         function = tool.get("function") if isinstance(tool, dict) else None
         if isinstance(function, dict):
             said += (function.get("name"), function.get("arguments"))
-    return "".join(part if isinstance(part, str) else orjson.dumps(part).decode() for part in said if part)
+    return "".join(lenient.text(part) for part in said if part)
 
 
 def read_usage(usage: dict[str, Any]) -> Tokens:
@@ -161,20 +161,34 @@ def _count(holder: Any, name: str) -> int:
     return min(value, _MOST) if isinstance(value, int) and value > 0 else 0
 
 
-def _said(error: Any) -> str:
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
+def _message(error: Any) -> str:
+    return lenient.said(error.get("message", error) if isinstance(error, dict) else error)
+
+
+def _data(event: bytes) -> bytes | None:
+    """What the `data` lines of an event say; None where it has none."""
+    if event.startswith(b"data:"):
+        line = event[5:].strip()
+        if b"\n" not in line and b"\r" not in line:
+            return line
+    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
 
 
 def _end(chunk: bytes) -> int:
     """Where the last whole event ends."""
-    if chunk.endswith((b"\n\n", b"\r\n\r\n")):
+    if chunk.endswith((b"\n\n", b"\n\r\n")):
         return len(chunk)
-    ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := chunk.rfind(blank)) >= 0]
+    ends = [at + len(blank) for blank in (b"\n\n", b"\n\r\n") if (at := chunk.rfind(blank)) >= 0]
     return max(ends, default=0)
 
 
 def _split(events: bytes) -> list[bytes]:
-    """Each event with its own blank line, whichever line ends the upstream uses."""
-    if b"\r\n\r\n" not in events:
-        return [event + b"\n\n" for event in events.split(b"\n\n")[:-1]]
-    return [event + b"\r\n\r\n" for event in events.split(b"\r\n\r\n") if event]
+    """Each event with its own blank line, whichever line ends the upstream uses, or mixes."""
+    split, begin = [], 0
+    for blank in _BLANK.finditer(events):
+        split.append(events[begin : blank.end()])
+        begin = blank.end()
+    if begin < len(events):
+        split.append(events[begin:])  # one more line end after a blank line
+    return split

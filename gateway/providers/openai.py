@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from gateway.dialects import lenient
 from gateway.errors import UpstreamFailed, to_openai
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec
@@ -44,14 +45,13 @@ class OpenAIProvider:
 
 async def checked(answer: Answer, provider: str) -> Answer:
     """`answer` if a client can read it; else `UpstreamFailed`, or an error in OpenAI's shape with its status kept."""
-    kind = answer.headers.get("content-type", "")
-    if not 200 <= answer.status < 600:
-        # Nobody can be sent such a status.
-        raise UpstreamFailed(f"Provider '{provider}' answered with status {answer.status}, which HTTP does not have.")
-    if answer.chunks is not None:
-        if not kind.startswith("text/event-stream"):
+    kind = _called(answer.headers.get("content-type", ""))
+    wrong = _not_an_answer(answer, kind)
+    if wrong is not None:
+        if answer.chunks is not None:
             await answer.chunks.aclose()
-            raise UpstreamFailed(f"Provider '{provider}' answered a stream with {_called(kind)}, not with events.")
+        raise UpstreamFailed(f"Provider '{provider}' answered {wrong}.")
+    if answer.chunks is not None:
         return answer
     if answer.status in (401, 403):
         # Its text may quote our credential, and its status would tell the caller that *its* key is bad.
@@ -60,21 +60,30 @@ async def checked(answer: Answer, provider: str) -> Answer:
             "Whoever runs this gateway has to look at its api_key.",
             code="upstream_refused_credential",
         )
-    if 300 <= answer.status < 400:
-        raise UpstreamFailed(f"Provider '{provider}' answered with a redirect, which is not followed.")
     document = _object(answer.body)
     if answer.status >= 400:
         return answer if document is not None and "error" in document else _worded(answer, provider, document)
     if document is None:
-        raise UpstreamFailed(f"Provider '{provider}' answered with {_called(kind)}, not with a JSON object.")
+        raise UpstreamFailed(f"Provider '{provider}' answered with {kind}, not with a JSON object.")
     answer.document = document
     return answer
 
 
+def _not_an_answer(answer: Answer, kind: str) -> str | None:
+    """How the provider answered, where its status or media type already says that no client can read it."""
+    if not 200 <= answer.status < 600:
+        return f"with status {answer.status}, which HTTP does not have"
+    if 300 <= answer.status < 400:
+        return "with a redirect, which is not followed"
+    if answer.chunks is not None and kind.lower() != "text/event-stream":
+        return f"a stream with {kind}, not with events"
+    return None
+
+
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = lenient.loads(body)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 
@@ -82,7 +91,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
 def _worded(answer: Answer, provider: str, document: dict[str, Any] | None) -> Answer:
     """The same status and retry-after, told as OpenAI would: for proxies' HTML pages and FastAPI's `detail`."""
     said = next((document[word] for word in ("message", "detail") if word in document), None) if document else None
-    message = f"Provider '{provider}' answered HTTP {answer.status}" + (f": {said}" if said else ".")
+    message = f"Provider '{provider}' answered HTTP {answer.status}" + (f": {lenient.said(said)}" if said else ".")
     _, headers, body = to_openai(UpstreamFailed(message))
     kept = {"retry-after": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
     return Answer(answer.status, {**headers, **kept}, body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.dialects.sse import DONE, Tally
+from gateway.dialects.sse import DONE, Tally, error_event
 from gateway.errors import UpstreamFailed
 
 
@@ -155,3 +155,72 @@ def test_an_error_of_null_is_none() -> None:
     tally = Tally(hide_usage=True)
     stream = event({"choices": [], "error": None}) + FINISH
     assert tally.feed(stream) == stream
+
+
+ONE = orjson.dumps({"choices": [{"delta": {"content": "a"}}]})
+HALF, REST = b'{"choices": [{"delta":', b'{"content": "a"}}]}'
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"data: " + ONE + b"\nid: 5\n\n",
+        b"data: " + ONE + b"\r\nid: 5\r\n\r\n",
+        b"data: " + ONE + b"\n: a comment\n\n",
+        b"event: chunk\nretry: 10\nid: 5\ndata: " + ONE + b"\n\n",
+        b"data: " + HALF + b"\ndata: " + REST + b"\n\n",
+        b"data: " + HALF + b"\r\ndata:" + REST + b"\r\nid: 1\r\n\r\n",
+        b"data: " + ONE + b"\n\n: ping\r\n\r\n",
+        b": ping\r\n\r\ndata: " + ONE + b"\n\n",
+        b"data: " + ONE + b"\r\n\n: ping\n\r\n",
+        b"data: " + ONE + b"\n\n\n",
+        b"\n\n\ndata: " + ONE + b"\n\n\n\n\r\n",
+    ],
+)
+def test_any_event_stream_passes_and_is_read(stream: bytes, size: int) -> None:
+    stream += FINISH + b"id: 6\ndata: [DONE]\n\n\n"
+    tally = Tally()
+    passed = b"".join(tally.feed(chunk) for chunk in cut(stream, size))
+    assert passed + tally.close() == stream
+    assert (bytes(tally.text), tally.pieces, tally.done) == (b"a", 1, True)
+
+
+def test_our_usage_event_is_taken_out_whatever_fields_it_has() -> None:
+    tally = Tally(hide_usage=True)
+    ours = USAGE.replace(b"\n\n", b"\nid: 9\n\n")
+    assert tally.feed(FINISH + ours + DONE) == FINISH + DONE
+    assert tally.usage is not None
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_lines_that_end_in_cr_alone_are_refused_and_not_gathered(size: int) -> None:
+    tally, chunks = Tally(), cut(STREAM.replace(b"\n", b"\r"), size)
+    with pytest.raises(UpstreamFailed, match="does not keep to events"):
+        b"".join(map(tally.feed, chunks))
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b'"\\ud83d"', b"1e999", b"9" * 400])
+def test_what_only_python_calls_json_passes_and_is_read(odd: bytes) -> None:
+    chunk = b'data: {"choices": [{"delta": {"content": "a\\udc00"}, "logprob": ' + odd + b"}]}\n\n"
+    tally = Tally()
+    assert tally.feed(chunk) == chunk
+    assert bytes(tally.text) == b"a\xed\xb0\x80"
+
+
+@pytest.mark.parametrize("content", [b'[{"text": "\\ud800"}]', b"[" * 500 + b"]" * 500, b"[NaN, " + b"9" * 400 + b"]"])
+def test_odd_content_is_counted(content: bytes) -> None:
+    chunk = b'data: {"choices": [{"delta": {"content": ' + content + b"}}]}\n\n"
+    tally = Tally()
+    assert tally.feed(chunk) == chunk
+    assert tally.pieces == 1
+
+
+@pytest.mark.parametrize(
+    "said", [b'"\\ud800"', b'{"message": "\\ud800"}', b'{"message": ' + b"[" * 900 + b"]" * 900 + b"}"]
+)
+def test_any_error_can_be_told(said: bytes) -> None:
+    with pytest.raises(UpstreamFailed, match="broke its stream off") as caught:
+        Tally().feed(b'data: {"error": ' + said + b"}\n\n")
+    assert error_event(caught.value).startswith(b"data: {")
+    assert len(caught.value.message) < 600

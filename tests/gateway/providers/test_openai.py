@@ -104,17 +104,51 @@ async def test_what_is_no_answer_is_a_failure(status: int) -> None:
     assert "sk-secret" not in caught.value.message
 
 
-async def test_a_stream_that_is_none_is_let_go() -> None:
-    closed: list[bool] = []
+class Chunks(AsyncGenerator[bytes, None]):
+    """A stream that nobody may begin, and that knows whether it was let go."""
 
-    class Chunks(AsyncGenerator[bytes, None]):
-        async def asend(self, value: None) -> bytes:
-            raise AssertionError("nobody may wait for this")
+    closed = False
 
-        async def athrow(self, *error: object) -> bytes:
-            closed.append(True)
-            raise StopAsyncIteration
+    async def asend(self, value: None) -> bytes:
+        raise AssertionError("nobody may wait for this")
 
-    with pytest.raises(UpstreamFailed, match="application/json, not with events"):
-        await checked(Answer(200, JSON, chunks=Chunks()), "p")
-    assert closed
+    async def athrow(self, *error: object) -> bytes:
+        self.closed = True
+        raise StopAsyncIteration
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=UTF-8", "TEXT/EVENT-STREAM ;x=y"])
+async def test_a_stream_is_known_however_its_type_is_spelled(kind: str) -> None:
+    answer = Answer(200, {"content-type": kind}, chunks=Chunks())
+    assert await checked(answer, "p") is answer
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        (301, "text/event-stream", "redirect"),
+        (304, "", "redirect"),
+        (199, "text/event-stream", "status 199"),
+        (200, "text/event-streams", "not with events"),
+        (200, "application/json", "application/json, not with events"),
+    ],
+)
+async def test_a_stream_that_is_none_is_let_go(status: int, kind: str, said: str) -> None:
+    chunks = Chunks()
+    with pytest.raises(UpstreamFailed, match=said):
+        await checked(Answer(status, {"content-type": kind}, chunks=chunks), "p")
+    assert chunks.closed
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b'"\\ud83d"', b"9" * 400])
+async def test_what_only_python_calls_json_passes_and_is_read(odd: bytes) -> None:
+    answer = Answer(200, JSON, b'{"x": ' + odd + b', "usage": {"prompt_tokens": 3}}')
+    assert await checked(answer, "p") is answer
+    assert answer.document is not None
+    assert answer.document["usage"] == {"prompt_tokens": 3}
+
+
+@pytest.mark.parametrize("said", [b'"\\ud800"', b"NaN", b"[" * 900 + b"]" * 900])
+async def test_any_other_error_can_be_told(said: bytes) -> None:
+    answer = await checked(Answer(500, JSON, b'{"detail": ' + said + b"}"), "p")
+    assert orjson.loads(answer.body)["error"]["message"].startswith("Provider 'p' answered HTTP 500: ")

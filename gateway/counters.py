@@ -73,6 +73,15 @@ class _Window:
         self.entries.append(entry)
         return entry
 
+    def correct(self, entry: _Entry, by: int, now: float) -> None:
+        """Count `by` more, or fewer, with `entry`. Once that has expired, more of it counts from now."""
+        self.expire(now)
+        if not entry.gone:
+            entry.amount += by
+            self.used += by
+        elif by > 0:
+            self.add(by, now)
+
     def frees(self, needed: int, now: float) -> float:
         """Seconds until `needed` more than is free now has expired."""
         for entry in self.entries:
@@ -119,6 +128,7 @@ class MemoryCounters:
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Correct and give back (`Counters.settle`)."""
         kept: list[object] = []
+        now = self._clock()
         for note in grant.held:
             if not isinstance(note, _Note):
                 continue
@@ -128,9 +138,8 @@ class MemoryCounters:
                 self._running[note.scope] -= 1
                 if not self._running[note.scope]:
                     del self._running[note.scope]
-            elif not note.entry.gone:
-                note.entry.amount += tokens - note.amount
-                note.window.used += tokens - note.amount
+            else:
+                note.window.correct(note.entry, tokens - note.amount, now)
         grant.held = kept
 
     async def start(self) -> None:

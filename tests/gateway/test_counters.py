@@ -151,6 +151,27 @@ async def test_what_expired_before_it_was_settled_is_not_taken_off_twice() -> No
     assert isinstance(await counters.take([tpm(100, 1)]), Refusal)
 
 
+@pytest.mark.parametrize("looked_at_between", [True, False])
+async def test_what_a_call_longer_than_a_minute_used_beyond_its_claim_counts_from_its_end(
+    looked_at_between: bool,
+) -> None:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    grant = await counters.take([rpm(10), at_once(1), tpm(100, 30)])
+    assert isinstance(grant, Grant)
+    clock.now += 61
+    if looked_at_between:
+        await counters.take([tpm(100, 0, 0)])
+    counters.settle(grant, 70)
+    counters.settle(grant, 70)
+    clock.now += 59
+    refused = await counters.take([tpm(100, 61)])
+    assert isinstance(refused, Refusal)
+    assert refused.used == 40
+    clock.now += 2
+    assert isinstance(await counters.take([tpm(100, 100)]), Grant)
+
+
 async def test_a_window_keeps_a_bounded_number_of_entries() -> None:
     clock = Clock()
     counters = MemoryCounters(clock)

@@ -47,6 +47,7 @@ class Transport:
         self._addresses: dict[str, _Address] = {}
         self._idle: dict[tuple[str, str, int], deque[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
+        self._making_tls: asyncio.Task[ssl.SSLContext] | None = None
         self._pruning: asyncio.TimerHandle | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], connect: float, *, stream: bool) -> Answer:
@@ -110,8 +111,8 @@ class Transport:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         # Tries IPv6 and IPv4 a quarter of a second apart: a host whose IPv6 is dead still answers in time.
+        tls = await self._context() if address.scheme == "https" else None
         sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25)
-        tls = self._context() if address.scheme == "https" else None
         try:
             _, connection = await loop.create_connection(
                 Connection, sock=sock, ssl=tls, server_hostname=address.host if tls else None
@@ -121,10 +122,13 @@ class Transport:
             raise
         return connection
 
-    def _context(self) -> ssl.SSLContext:
+    async def _context(self) -> ssl.SSLContext:
+        """The one context, made in a thread: reading the system's certificates would hold every call up for 20 ms."""
         if self._tls is None:
-            self._tls = ssl.create_default_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
+            if self._making_tls is None or self._making_tls.done():
+                self._making_tls = asyncio.create_task(asyncio.to_thread(_trusting_the_system))
+            # Shielded: others wait for it too when this call is given up.
+            self._tls = await asyncio.shield(self._making_tls)
         return self._tls
 
     def give_back(self, address: _Address, connection: Connection) -> None:
@@ -203,6 +207,12 @@ class _Chunks(AsyncGenerator[bytes, None]):
             connection.abort()
 
 
+def _trusting_the_system() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def _head(address: _Address, headers: Mapping[str, str], length: int) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     # A line break in a value would begin a header, or a request, of its own.
@@ -215,10 +225,11 @@ def _head(address: _Address, headers: Mapping[str, str], length: int) -> bytes:
 
 
 async def _whole(connection: Connection) -> bytes:
-    while not connection.done:
-        if connection.size > MAX_ANSWER:
-            raise UpstreamFailed(f"The provider's answer is larger than {MAX_ANSWER >> 20} MiB.")
+    while not connection.done and connection.size <= MAX_ANSWER:
         if connection.lost is not None:
             raise connection.lost
         await connection.wait()
+    # Before joining: that takes as much memory again.
+    if connection.size > MAX_ANSWER:
+        raise UpstreamFailed(f"The provider's answer is larger than {MAX_ANSWER >> 20} MiB.")
     return connection.take()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,11 @@ async def test_an_answer_without_end_is_refused(
     await asyncio.to_thread(upstream.wait_idle)
     upstream.then(whole(b"x" * 2**22))
     with pytest.raises(UpstreamFailed, match="larger than 1 MiB"):
+        await post(door, upstream)
+    # Its last piece, and its end, come with the one that is too much.
+    monkeypatch.setattr(transport, "MAX_ANSWER", 1000)
+    upstream.then(whole(b"x" * 1001))
+    with pytest.raises(UpstreamFailed, match="larger"):
         await post(door, upstream)
 
 
@@ -287,6 +293,26 @@ async def test_who_takes_a_connection_and_says_nothing_of_tls_is_late(door: Tran
     # An upstream that waits for a request of ours says nothing to a TLS handshake.
     with pytest.raises(UpstreamTimeout, match="in time"):
         await door.post(f"https://127.0.0.1:{upstream.port}/", b"{}", {}, 0.3, stream=False)
+
+
+async def test_certificates_are_read_once_and_not_on_the_loop(
+    door: Transport, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, read = [], ssl.create_default_context
+
+    def noted() -> ssl.SSLContext:
+        reading.append(threading.current_thread())
+        return read()
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    url = f"https://127.0.0.1:{upstream.port}/"
+    calls = [asyncio.create_task(door.post(url, b"{}", {}, 0.3, stream=False)) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError, UpstreamTimeout, UpstreamTimeout]
+    assert len(reading) == 1
+    assert reading[0] is not threading.current_thread()
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Tokens of one image, whatever its size: what GPT-4o (1,445) and Claude (1,600) take at most.
 IMAGE = 1600
+#: No token of the encodings here is longer, in bytes.
+LONGEST = 128
 
 _SHIPPED = ("o200k_base", "cl100k_base", "p50k_base")
 _PROMPT = ("messages", "prompt", "input", "tools", "functions", "response_format", "prediction", "suffix")
@@ -20,6 +22,9 @@ _PROMPT = ("messages", "prompt", "input", "tools", "functions", "response_format
 _TEMPLATE = 32
 _IMAGES = frozenset(("image_url", "input_image", "image"))
 _SOUND = {"input_audio": 200, "file": 16}
+
+# Counted in parts of so many characters: a million spaces overflow tiktoken's stack, and one long word takes seconds.
+_PART = 50_000
 
 _encodings: dict[str, Encoding] = {}
 _loading = threading.Lock()
@@ -44,7 +49,12 @@ def estimate(body: Mapping[str, Any]) -> int:
 
 def counted(body: Mapping[str, Any], model: str) -> int:
     """The input tokens of a request, its texts counted with `model`'s encoding. Takes milliseconds: not on the loop."""
-    return _measured(body, lambda text: count(text, model))
+    return _measured(body, lambda text: sum(count(part, model) for part in _parts(text)))
+
+
+def size(body: Mapping[str, Any]) -> int:
+    """Characters of the texts in a request, and a little for what is around them: at most `LONGEST` times `counted`."""
+    return _measured(body, len)
 
 
 def _measured(body: Mapping[str, Any], measure: Callable[[str], int]) -> int:
@@ -75,6 +85,10 @@ def _measured(body: Mapping[str, Any], measure: Callable[[str], int]) -> int:
         else:
             total += 8 if isinstance(value, float) else 4
     return total
+
+
+def _parts(text: str) -> list[str]:
+    return [text[at : at + _PART] for at in range(0, len(text), _PART)]
 
 
 def _text(text: str) -> int:

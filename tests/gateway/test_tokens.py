@@ -139,3 +139,22 @@ def test_estimate_of_a_body_nested_deeper_than_the_stack() -> None:
     for _ in range(100_000):
         body = [body]
     assert tokens.estimate({"messages": body}) > 100_000
+
+
+@pytest.mark.parametrize("character", [" ", "\n", "\u3000", "a"])
+def test_a_million_of_one_character_are_counted(character: str) -> None:
+    body = {"messages": [{"role": "user", "content": character * 1_000_000}]}
+    assert 1_000_000 / 128 <= tokens.counted(body, "gpt-4o") < 300_000
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4", "text-davinci-003"])
+def test_no_text_has_fewer_tokens_than_the_least(name: str, model: str) -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": TEXTS[name] * 9}]}], "tools": TOOLS}
+    assert tokens.size(body) // tokens.LONGEST <= tokens.counted(body, model)
+    assert tokens.size(body) >= len(TEXTS[name]) * 9
+
+
+def test_a_long_text_is_counted_in_parts_that_add_next_to_nothing() -> None:
+    whole = tokens.count(ENGLISH * 200, "gpt-4o")
+    assert whole <= tokens.counted({"prompt": ENGLISH * 200}, "gpt-4o") <= whole + 60

@@ -209,7 +209,7 @@ class RouteModel(Strict):
         ge=1,
         le=10**9,
         examples=["4096"],
-        description="Most tokens an answer may have; a request for more is cut to it",
+        description="Most tokens an answer may have; a request for more is refused, or as a fallback's cut to it",
     )
 
 

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
-from gateway.limits import Limiter, asked_output, positive
+from gateway.limits import CAPS, Limiter, positive
 from gateway.routes import Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
@@ -84,7 +84,8 @@ def _body(call: Call, route: Route) -> dict[str, Any]:
     body = dict(call.request.body)
     if call.request.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    cap, asked = route.max_output_tokens, asked_output(call.request)
-    if cap is not None and (asked is None or asked > cap) and call.request.task is not Task.EMBEDDINGS:
-        body["max_tokens" if positive(body.get("max_completion_tokens")) is None else "max_completion_tokens"] = cap
+    cap = route.max_output_tokens
+    if cap is not None and call.request.task is not Task.EMBEDDINGS:
+        asked = {name: value for name in CAPS if (value := positive(body, name)) is not None}
+        body |= {name: min(value, cap) for name, value in asked.items()} or {"max_tokens": cap}
     return body

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gateway import tokens
 from gateway.counters import Counters
 from gateway.errors import BadRequest, GatewayError, RateLimited
-from gateway.routes import Limits, Route, RouteTask
+from gateway.routes import Limits, Route, RouteTask, Task
 from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
 _WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
 #: What an answer is taken to be at most when neither caller, route nor price table says.
 _UNSAID_OUTPUT = 4096
+#: Longer texts, in characters, keep the estimate: counting 20 MB takes 14 s.
+_COUNTED = 1_000_000
+#: What OpenAI calls, and has called, the caller's own cap on an answer's tokens. Upstreams differ in which they obey.
+CAPS = ("max_completion_tokens", "max_tokens")
 
 
 class Limiter:
@@ -25,6 +30,8 @@ class Limiter:
     def __init__(self, counters: Counters, most_output: Callable[[Route], int | None]) -> None:
         self._counters = counters
         self._most_output = most_output
+        # Not the loop's own threads: whoever makes us count would keep SQL and host names waiting too.
+        self._counting = ThreadPoolExecutor(1, "count-tokens")
 
     async def admit(self, key: Key, route: Route, request: Request) -> Call:
         """A call that holds requests, tokens and concurrency of `key` and `route`, until `settle`.
@@ -50,6 +57,7 @@ class Limiter:
         """
         for grant in call.grants:
             self._counters.settle(grant, 0, scope=f"route:{call.route.name}")
+            grant.standings = [one for one in grant.standings if one.claim.scope != f"route:{call.route.name}"]
         before, call.route = call.route, route
         try:
             await self._claim(call, (f"route:{route.name}", route.limits))
@@ -67,13 +75,28 @@ class Limiter:
         if not claims:
             return
         taken = await self._counters.take(claims)
-        if isinstance(taken, Refusal) and taken.claim.rule is Rule.TPM and not call.counted:
-            # The estimate is generous. Near a limit it is worth a thread to know how many tokens there really are.
-            await _count(call)
+        if isinstance(taken, Refusal) and taken.claim.rule is Rule.TPM and await self._count(call, taken.claim):
             taken = await self._counters.take(self._claims(call, scopes))
         if isinstance(taken, Refusal):
             raise _refused(taken)
         call.grants.append(taken)
+
+    async def _count(self, call: Call, claim: Claim) -> bool:
+        """Whether the input's tokens, counted exactly for the first time, are known now.
+
+        The estimate is generous: near a limit it is worth a thread to know how many there really are. Not
+        where that cannot help, since no text of that length has so few.
+        """
+        body = call.request.body
+        size = 0 if call.counted else tokens.size(body)
+        beside = claim.least - call.input_estimate
+        if call.counted or size > _COUNTED or size // tokens.LONGEST + beside > claim.limit:
+            return False
+        model = call.route.deployments[0].model
+        loop = asyncio.get_running_loop()
+        call.input_estimate = await loop.run_in_executor(self._counting, tokens.counted, body, model)
+        call.counted = True
+        return True
 
     def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...]) -> list[Claim]:
         claims: list[Claim] = []
@@ -101,8 +124,12 @@ class Limiter:
         """The most tokens the answer may have, and whether the upstream is told so."""
         if call.route.task is RouteTask.EMBEDDINGS:
             return 0, True
-        answers = positive(call.request.body.get("n")) or 1
-        caps = [cap for cap in (asked_output(call.request), call.route.max_output_tokens) if cap is not None]
+        body = call.request.body
+        answers = max(positive(body, "n") or 1, positive(body, "best_of") or 1)
+        if call.request.task is Task.COMPLETIONS:
+            answers *= _prompts(body.get("prompt"))
+        asked = [cap for name in CAPS if (cap := positive(body, name)) is not None]
+        caps = [cap for cap in (max(asked, default=None), call.route.max_output_tokens) if cap is not None]
         if caps:
             return min(caps) * answers, True
         return (self._most_output(call.route) or _UNSAID_OUTPUT) * answers, False
@@ -133,12 +160,6 @@ def _headers(standing: Standing, word: str) -> dict[str, str]:
     }
 
 
-async def _count(call: Call) -> None:
-    body, model = call.request.body, call.route.deployments[0].model
-    call.input_estimate = await asyncio.to_thread(tokens.counted, body, model)
-    call.counted = True
-
-
 def _refused(refusal: Refusal) -> GatewayError:
     claim, wait = refusal.claim, max(1, -int(-refusal.retry_after // 1))
     if claim.least > claim.limit:
@@ -165,11 +186,33 @@ def _owner(scope: str) -> str:
     return f"route '{name}'" if kind == "route" else "this key"
 
 
-def asked_output(request: Request) -> int | None:
-    """The cap on the answer's tokens that the caller itself set."""
-    return positive(request.body.get("max_completion_tokens")) or positive(request.body.get("max_tokens"))
+def check(request: Request, route: Route) -> None:
+    """Refuse numbers that are none, and more output than `route` gives. Raises `BadRequest` naming the field."""
+    if request.task is Task.EMBEDDINGS:
+        return
+    for name in ("n", "best_of", *CAPS):
+        positive(request.body, name)
+    most = route.max_output_tokens
+    for name in CAPS:
+        asked = positive(request.body, name)
+        if asked is not None and most is not None and asked > most:
+            raise BadRequest(
+                f"{name} is {asked}, but the model '{route.name}' answers with {most} tokens at most.", param=name
+            )
 
 
-def positive(value: Any) -> int | None:
-    """`value` if it is an integer above zero."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def positive(body: Mapping[str, Any], name: str) -> int | None:
+    """The number above zero in the field `name`; None where it is absent or null. Raises `BadRequest` for all else."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadRequest(f"'{name}' must be a whole number above zero.", param=name)
+    return value
+
+
+def _prompts(prompt: Any) -> int:
+    """How many answers a completions call gets: one for each text or list of tokens; a list of tokens is one."""
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return len(prompt)
+    return 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from gateway import limits
 from gateway.errors import BadRequest, GatewayError
 from gateway.fallback import send
-from gateway.limits import Limiter, asked_output
+from gateway.limits import Limiter
 from gateway.routes import Route, Task
 from gateway.routing import Router
 from gateway.types import Answer, Call, Key, Request
@@ -45,9 +46,4 @@ def _check(request: Request, route: Route) -> None:
             param="model",
             code="wrong_task",
         )
-    asked, most = asked_output(request), route.max_output_tokens
-    if asked is not None and most is not None and asked > most:
-        raise BadRequest(
-            f"max_tokens is {asked}, but the model '{route.name}' answers with {most} tokens at most.",
-            param="max_tokens",
-        )
+    limits.check(request, route)

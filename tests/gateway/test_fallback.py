@@ -174,10 +174,20 @@ async def test_a_routes_cap_is_sent_where_the_caller_set_none_or_more(asked: int
     good = Recorder("good")
     capped = route("second", "good", max_output_tokens=7)
     bench = Bench([route("first", "a", fallbacks=("second",)), capped], [Recorder("a", {"cut": 0}), good])
-    await bench.said(await bench.admit(**({} if asked is None else {name: asked})))
+    fields: dict[str, Any] = {} if asked is None else {name: asked}
+    await bench.said(await bench.admit(**fields))
     assert {key: value for key, value in good.asked[0].body.items() if key not in BODY} == {
         name if asked else "max_tokens": sent
     }
+
+
+async def test_a_routes_cap_is_set_on_every_name_the_caller_gave() -> None:
+    good = Recorder("good")
+    capped = route("second", "good", max_output_tokens=7)
+    bench = Bench([route("first", "a", fallbacks=("second",)), capped], [Recorder("a", {"cut": 0}), good])
+    await bench.said(await bench.admit(max_completion_tokens=5, max_tokens=900))
+    sent = good.asked[0].body
+    assert (sent["max_completion_tokens"], sent["max_tokens"]) == (5, 7)
 
 
 def test_the_first_is_drawn_by_weight_and_then_the_next() -> None:

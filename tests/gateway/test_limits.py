@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
-from gateway import limits
+from gateway import limits, tokens
 from gateway.counters import MemoryCounters
 from gateway.errors import BadRequest, RateLimited
 from gateway.limits import Limiter
@@ -33,7 +38,7 @@ def limiter() -> Limiter:
     return Limiter(MemoryCounters(), lambda _: 10_000)
 
 
-async def admitted(limiter: Limiter, limits: Limits, **body: object) -> tuple[int, int]:
+async def admitted(limiter: Limiter, limits: Limits, **body: Any) -> tuple[int, int]:
     """Tokens claimed and left of the key's tpm."""
     call = await limiter.admit(key(limits), route(), request(**body))
     (standing,) = call.grants[0].standings
@@ -46,9 +51,65 @@ async def test_a_caller_with_a_cap_claims_its_input_and_the_cap(limiter: Limiter
     assert left == 5000 - claimed
 
 
-async def test_the_newer_name_of_the_cap_counts_first(limiter: Limiter) -> None:
-    claimed, _ = await admitted(limiter, Limits(tpm=50_000), max_completion_tokens=7, max_tokens=9000)
-    assert claimed < 1000
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({"max_completion_tokens": 7, "max_tokens": 9000}, 9000),
+        ({"max_completion_tokens": 9000, "max_tokens": 7}, 9000),
+        ({"max_completion_tokens": None, "max_tokens": 7}, 7),
+        ({"max_tokens": 7, "n": 2, "best_of": None}, 14),
+        ({"max_tokens": 7, "n": 2, "best_of": 5}, 35),
+        ({"max_tokens": 7, "n": 5, "best_of": 2}, 35),
+        ({"max_tokens": None, "n": 2}, 20_000),
+    ],
+)
+async def test_the_largest_answer_that_was_asked_for_is_claimed(
+    limiter: Limiter, fields: dict[str, Any], output: int
+) -> None:
+    claimed, _ = await admitted(limiter, Limits(tpm=50_000), **fields)
+    assert output + 201 <= claimed < output + 3 * 201
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("one", 1), (["one"], 1), (["one", "two", "three"], 3), ([1, 2, 3], 1), ([[1], [2, 3]], 2), ([], 1)],
+)
+async def test_each_prompt_of_completions_has_an_answer(limiter: Limiter, prompt: object, prompts: int) -> None:
+    asked = Request("req_1", Task.COMPLETIONS, "r", {"prompt": prompt, "max_tokens": 100, "best_of": 2}, False, {})
+    call = await limiter.admit(key(Limits(tpm=5000)), route(), asked)
+    assert 200 * prompts <= call.grants[0].standings[0].claim.amount < 200 * prompts + 100
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n", "best_of"])
+@pytest.mark.parametrize("value", [0, -1, 1.0, 1e9, "100", True, [], {}])
+def test_what_is_no_number_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(BadRequest, match=f"'{name}' must be a whole number above zero") as refused:
+        limits.check(Request("req_1", Task.CHAT, "r", {name: value}, False, {}), route())
+    assert refused.value.param == name
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 7}, {"max_completion_tokens": 7}, {"max_tokens": None}, {"n": 3}])
+def test_what_a_route_can_answer_is_not_refused(fields: dict[str, Any]) -> None:
+    limits.check(request(**fields), route(max_output_tokens=7))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"max_tokens": 8}, "max_tokens"),
+        ({"max_completion_tokens": 8}, "max_completion_tokens"),
+        ({"max_completion_tokens": 1, "max_tokens": 8}, "max_tokens"),
+        ({"max_completion_tokens": 8, "max_tokens": 1}, "max_completion_tokens"),
+    ],
+)
+def test_more_than_a_route_answers_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(BadRequest, match=f"^{name} is 8, but the model 'r' answers with 7 tokens at most") as refused:
+        limits.check(request(**fields), route(max_output_tokens=7))
+    assert refused.value.param == name
+
+
+def test_embeddings_have_no_such_fields() -> None:
+    limits.check(request(Task.EMBEDDINGS, max_tokens="x", n=0), route(task=RouteTask.EMBEDDINGS, max_output_tokens=1))
 
 
 async def test_without_a_cap_it_claims_what_the_model_can_write_as_far_as_it_is_there(limiter: Limiter) -> None:
@@ -107,6 +168,54 @@ async def test_a_fallback_leaves_the_first_routes_limits_and_keeps_the_keys(limi
     again = await limiter.admit(holder, second, request(max_tokens=10))
     said = limits.headers(again.grants)
     assert int(said["x-ratelimit-remaining-tokens"]) < 5000 - 40 - 210
+
+
+async def test_after_a_fallback_headers_tell_of_the_route_that_answers(limiter: Limiter) -> None:
+    first, second = route(Limits(rpm=3, tpm=500)), Route("s", (), limits=Limits(rpm=7))
+    call = await limiter.admit(key(Limits(rpm=50, tpm=90_000)), first, request(max_tokens=10))
+    await limiter.move(call, second)
+    said = limits.headers(call.grants)
+    assert (said["x-ratelimit-limit-requests"], said["x-ratelimit-limit-tokens"]) == ("7", "90000")
+
+
+class Counting:
+    """Which threads counted tokens, and how often."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: list[str] = []
+        self._counted = tokens.counted
+        monkeypatch.setattr(tokens, "counted", self)
+
+    def __call__(self, body: Mapping[str, Any], model: str) -> int:
+        self.threads.append(threading.current_thread().name)
+        return self._counted(body, model)
+
+
+async def test_tokens_are_counted_on_one_thread_of_their_own(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(monkeypatch)
+    asked = [limiter.admit(key(Limits(tpm=330), f"{one}"), route(), request(max_tokens=50)) for one in range(8)]
+    assert len(await asyncio.gather(*asked)) == 8
+    assert len(counting.threads) == 8
+    assert len(set(counting.threads)) == 1
+    assert "asyncio" not in counting.threads[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "tpm"),
+    [
+        ("word " * 250_000, 300_000),  # more than is ever counted
+        ("word " * 20_000, 700),  # no text of that length has so few tokens
+        (" " * 120_000, 900),
+    ],
+)
+async def test_what_cannot_help_is_not_counted(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch, text: str, tpm: int
+) -> None:
+    counting = Counting(monkeypatch)
+    asked = Request("req_1", Task.CHAT, "r", {"messages": [{"role": "user", "content": text}]}, False, {})
+    with pytest.raises(BadRequest, match="never be let in"):
+        await limiter.admit(key(Limits(tpm=tpm)), route(), asked)
+    assert not counting.threads
 
 
 async def test_headers_tell_the_tightest_of_each_kind(limiter: Limiter) -> None:

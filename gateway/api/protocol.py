@@ -1,4 +1,7 @@
-"""uvicorn's HTTP protocol with a bound on headers, which it has none of: 64 KB and 10 s, or a bare 431 or 408."""
+"""uvicorn's HTTP protocol with the bounds it has none of: on headers, 64 KB and 10 s; on bodies, 60 s without progress.
+
+Beyond them stands a bare 431 or 408.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ MAX_HEAD = 64 * 1024
 PATIENCE = 10.0
 #: Seconds without reading anything of what is waiting for it after which a caller is taken for gone.
 STALLED = 60.0
+#: Seconds without a byte of a body that is waited for after which a caller is taken for gone. Looked at in quarters.
+PROGRESS = 60.0
+_LOOKS = 4
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
@@ -26,9 +32,13 @@ class BoundedProtocol(HttpToolsProtocol):
         #: Bytes since the last that brought a request forward: a head so far, or trailers, or blank lines.
         self._head = 0
         self._between = True
+        #: The end of an unfinished head that may be the beginning of what `_without_upgrade` looks for.
+        self._kept = b""
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._unread = 0
+        self._body_look: asyncio.TimerHandle | None = None
+        self._body_came, self._body_seen, self._body_quiet = 0, -1, 0
         self._refusal = b"400 Bad Request"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself does
@@ -40,16 +50,18 @@ class BoundedProtocol(HttpToolsProtocol):
         """It is gone."""
         self._on_time()
         self._reads_again()
+        self._body_ended()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. What is not yet understood is counted whole: the parser keeps all of it."""
         if self.parser is None or self.transport.is_closing():
             return
-        if self._between and (b"pgrade" in data or b"PGRADE" in data):
-            data = _without_upgrade(data)
         self._head += len(data)
-        super().data_received(data)
+        if self._between:
+            data, self._kept = _without_upgrade(self._kept + data)
+        if data:
+            super().data_received(data)
         if self.transport.is_closing():
             return
         if self._head > MAX_HEAD:
@@ -57,6 +69,9 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._late is None and (self.cycle is None or self.cycle.response_complete):
             # An unfinished head; or what is left of a body that was refused before it was read.
             self._late = self.loop.call_later(PATIENCE, self._too_late)
+        elif not self._between and self._body_look is None:
+            self._body_seen, self._body_quiet = -1, 0
+            self._body_look = self.loop.call_later(PROGRESS / _LOOKS, self._look_whether_it_sends)
 
     def on_headers_complete(self) -> None:
         """All headers are here. Raising makes the parser stop and uvicorn refuse, before any application sees it."""
@@ -66,18 +81,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if came > MAX_HEAD and self._size() > MAX_HEAD:
             self._refusal = b"431 Request Header Fields Too Large"
             raise ValueError("headers too large")
+        # An offer that was overlooked, in a second head of one packet: what follows would be lost.
+        if self.parser.should_upgrade():
+            raise ValueError("no other protocol is spoken here")
         self._between = False
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body, which the application bounds."""
         self._head = 0
+        self._body_came += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The end of a request; the next may begin."""
         self._head = 0
         self._between = True
+        self._body_ended()
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -113,6 +133,27 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
+    def _look_whether_it_sends(self) -> None:
+        self._body_look = self.loop.call_later(PROGRESS / _LOOKS, self._look_whether_it_sends)
+        before, self._body_seen = self._body_seen, self._body_came
+        if self._body_came > before or not self._waits_for_body():
+            self._body_quiet = 0
+            return
+        self._body_quiet += 1
+        if self._body_quiet >= _LOOKS:
+            self._refuse(b"408 Request Timeout")
+
+    def _waits_for_body(self) -> bool:
+        """Whether the application has had all that came, was asked for it, and has not begun to answer."""
+        cycle = self.cycle
+        untouched = self.flow.read_paused or cycle.body or cycle.waiting_for_100_continue
+        return not (untouched or cycle.response_started)
+
+    def _body_ended(self) -> None:
+        if self._body_look is not None:
+            self._body_look.cancel()
+            self._body_look = None
+
     def _reads_again(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
@@ -125,6 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: bytes) -> None:
         self._on_time()
+        self._body_ended()
         cycle = self.cycle
         # Never into the middle of an answer, nor after the answer to the same request.
         if cycle is None or not cycle.response_started or (cycle.response_complete and self._between):
@@ -132,12 +174,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """`data`, its first head without an Upgrade header.
+def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
+    """`data`, its first head without an Upgrade header, and apart from it what can only be told with the next bytes.
 
     Nobody here speaks another protocol. Java's HTTP client and `curl --http2` offer one with every first request, and
     httptools takes the body after such a head for it: the request would arrive empty.
     """
     end = data.find(b"\r\n\r\n")
-    end = len(data) if end < 0 else end
-    return _UPGRADE.sub(b"\r\nx-upgrade:", data[:end]) + data[end:]
+    kept = 0
+    if end < 0:
+        end = len(data)
+        kept = next((size for size in range(9, 0, -1) if _begins(data[-size:].lower())), 0)
+    whole = len(data) - kept
+    if b"pgrade" in data or b"PGRADE" in data:
+        return _UPGRADE.sub(b"\r\nx-upgrade:", data[:end][:whole]) + data[end:whole], data[whole:]
+    return data[:whole], data[whole:]
+
+
+def _begins(tail: bytes) -> bool:
+    return b"\r\nupgrade".startswith(tail) or b"\r\n\r".startswith(tail)

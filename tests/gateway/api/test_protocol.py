@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -18,7 +19,10 @@ seen: list[tuple[str, bytes]] = []
 
 
 async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
-    """Echoes a body; `/early` answers before it is read, `/slow` pauses in its answer, `/endless` never ends it."""
+    """Echoes a body; `/early` answers before it is read, `/slow` pauses in its answer, `/endless` never ends it.
+
+    `/lazy` takes its time before it reads.
+    """
     if scope["path"] == "/endless":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(3):
@@ -31,9 +35,14 @@ async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None
     if scope["path"] == "/early":
         await http.answer(send, 413, {}, b"too large")
         return
+    if scope["path"] == "/lazy":
+        await asyncio.sleep(1.0)
     body, more = b"", True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            seen.append(("/left", body))
+            return
         body += message.get("body", b"")
         more = message.get("more_body", False)
     seen.append((scope["path"], body))
@@ -51,6 +60,7 @@ async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Connections to a server whose callers have half a second."""
     monkeypatch.setattr(protocol, "PATIENCE", 0.5)
     monkeypatch.setattr(protocol, "STALLED", 0.5)
+    monkeypatch.setattr(protocol, "PROGRESS", 0.4)
     seen.clear()
     config = uvicorn.Config(app, http=BoundedProtocol, ws="none", lifespan="off", log_config=None, server_header=False)
     config.load()
@@ -239,3 +249,54 @@ async def test_an_offer_to_upgrade_is_not_taken_and_loses_no_body(connect: Conne
 
 async def test_what_is_no_header_is_not_made_one(connect: Connect) -> None:
     assert (await answered(connect, HEAD + b"upgrade : x\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+WAYS = {"an offer": OFFER + b"content-length: 2\r\n", "no offer": b"x-upgrade-not: 1\r\ncontent-length: 2\r\n"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_head_may_come_in_any_two_pieces(connect: Connect, way: str) -> None:
+    """An offer to upgrade is found, and the body untouched, wherever the network has split them."""
+    body = b"\r\nUpgrade: body\r\n\r\n"
+    head = b"POST /x HTTP/1.1\r\nhost: x\r\n" + WAYS[way].replace(b"length: 2", b"length: %d" % len(body)) + b"\r\n"
+    request = head + body
+    reader, writer = await connect()
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for at in range(1, len(request)):
+        writer.write(request[:at])
+        await asyncio.sleep(0.003)
+        writer.write(request[at:])
+        said = await asyncio.wait_for(reader.readuntil(body), 5)
+        assert said.startswith(b"HTTP/1.1 200 "), at
+    assert seen == [("/x", body)] * (len(request) - 1)
+
+
+async def test_an_offer_to_upgrade_that_was_overlooked_is_refused(connect: Connect) -> None:
+    said = await answered(connect, POST + b"POST /x HTTP/1.1\r\n%bcontent-length: 2\r\n\r\nhi" % OFFER)
+    assert b"HTTP/1.1 400 " in said
+    assert ("/x", b"") not in seen
+
+
+@pytest.mark.parametrize("begun", [b"", b"x"])
+@pytest.mark.parametrize("way", [b"content-length: 100\r\n\r\n%b", b"transfer-encoding: chunked\r\n\r\n64\r\n%b"])
+async def test_a_body_that_never_ends_is_a_408(connect: Connect, way: bytes, begun: bytes) -> None:
+    said = await answered(connect, b"POST /x HTTP/1.1\r\nhost: x\r\n" + way % begun)
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert seen == [("/left", begun)]
+
+
+async def test_a_body_that_comes_slowly_is_waited_for(connect: Connect) -> None:
+    head = b"POST /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\r\n"
+    assert (await answered(connect, head, *[b"z"] * 10, pause=0.15)).startswith(b"HTTP/1.1 200 ")
+    assert seen == [("/x", b"z" * 10)]
+
+
+@pytest.mark.parametrize("size", [10, 2**23])
+async def test_a_body_that_nobody_reads_yet_is_not_late(connect: Connect, size: int) -> None:
+    head = b"POST /lazy HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % (size + 1)
+    reader, writer = await connect()
+    writer.write(head + b"z" * size)
+    await asyncio.sleep(1.1)
+    writer.write(b"z")
+    assert (await rest(reader)).startswith(b"HTTP/1.1 200 ")
+    assert [(path, len(body)) for path, body in seen] == [("/lazy", size + 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import click
 from gateway import config as configuration
 from gateway import settings as environment
 from gateway.errors import BadRequest, ConfigError, GatewayError
-from gateway.routes import Limits
+from gateway.routes import Config, Limits
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,11 +84,13 @@ def serve(config: Path | None, host: str | None, port: int | None, data: Path | 
 @json_option
 def check(file: Path | None, data: Path | None, as_json: bool) -> None:
     """Say whether a routes.yaml can be served, and all that is wrong with it."""
-    settings = Settings.load(config=file, data=data)
-    understood = configuration.load(settings.config, environment.environment())
-    from gateway.prices import PriceTable
-
-    PriceTable.load(settings.config.parent, environment.price_map_file())
+    try:
+        settings, understood = _understood(file, data)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"problems": [dataclasses.asdict(problem) for problem in error.problems]}))
+        raise SystemExit(1) from None
     routes = {name: [one.id for one in route.deployments] for name, route in understood.routes.items()}
     if as_json:
         click.echo(
@@ -97,6 +100,15 @@ def check(file: Path | None, data: Path | None, as_json: bool) -> None:
     click.echo(f"{settings.config} is good: {len(understood.providers)} providers, {len(routes)} routes.")
     for name, deployments in routes.items():
         click.echo(f"  {name}: {', '.join(deployments)}")
+
+
+def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]:
+    settings = Settings.load(config=file, data=data)
+    understood = configuration.load(settings.config, environment.environment())
+    from gateway.prices import PriceTable
+
+    PriceTable.load(settings.config.parent, environment.price_map_file())
+    return settings, understood
 
 
 @main.command()

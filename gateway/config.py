@@ -52,10 +52,23 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of `routes.yaml`, with a description for every key: editors complete and check by it."""
+    found: dict[str, Any] = _with_values(File.model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **File.model_json_schema(),
+        **found,
         "title": "Promptyard's routes.yaml",
+    }
+
+
+def _with_values(schema: Any) -> Any:
+    """The schema with its examples as values: our models hold them as a reader would write them, in YAML."""
+    if isinstance(schema, list):
+        return [_with_values(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: [config_yaml.value(text) for text in part] if key == "examples" else _with_values(part)
+        for key, part in schema.items()
     }
 
 

@@ -68,6 +68,11 @@ def read(path: Path) -> Document:
     return document
 
 
+def value(text: str) -> Any:
+    """What `text` of our own means as YAML."""
+    return yaml.safe_load(text)
+
+
 def _check_depth(text: str) -> None:
     """Refuse deep nesting before the composer sees it: it recurses in C, and 100,000 brackets crash the process."""
     depth = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import limits
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import BadRequest
 from gateway.fallback import send
 from gateway.limits import Limiter
 from gateway.routes import Route, Task
@@ -22,12 +22,13 @@ class Proxy:
 
     async def answer(self, request: Request, key: Key) -> tuple[Call, Answer]:
         """Answer one request on behalf of `key`. The order below is the policy."""
+        route = None
         try:
             route = self._router.find(request.model, key)
             _check(request, route)
             call = await self._limiter.admit(key, route, request)
-        except GatewayError as error:
-            self._meter.refuse(request, key, error)
+        except BaseException as error:
+            self._meter.refuse(request, key, route, error)
             raise
         try:
             answer = await send(self._router, self._limiter, call)

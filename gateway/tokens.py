@@ -47,6 +47,26 @@ def estimate(body: Mapping[str, Any]) -> int:
     return _measured(body, _text)
 
 
+def likely(body: Mapping[str, Any]) -> int:
+    """About the input tokens of a request, where nobody counted them: four bytes a token."""
+    rest, size, messages = [body[name] for name in _PROMPT if name in body], 0, 0
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            size += len(value.encode("utf-8", "surrogatepass"))
+        elif isinstance(value, dict):
+            messages += "role" in value
+            if value.get("type") in ("image_url", "input_image", "image"):
+                size += 4 * IMAGE
+            else:
+                rest.extend(value.values())
+        elif isinstance(value, list):
+            rest.extend(value)
+        else:
+            size += 4
+    return max(1, size // 4 + 3 * messages)
+
+
 def counted(body: Mapping[str, Any], model: str) -> int:
     """The input tokens of a request, its texts counted with `model`'s encoding. Takes milliseconds: not on the loop."""
     return _measured(body, lambda text: sum(count(part, model) for part in _parts(text)))

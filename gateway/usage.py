@@ -17,7 +17,7 @@ from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.prices import Price
-from gateway.routes import Deployment, Task
+from gateway.routes import Deployment, Route, Task
 from gateway.types import Answer, Call, Key, Request, Tokens, UsageRecord
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,15 @@ class Meter:
             end = _cancelled_by(error)
             self._settle(call, end.status, end.code, read, estimated=True)
 
-    def refuse(self, request: Request, key: Key, error: GatewayError) -> None:
-        """Record a call that was never admitted. It is refused even where it cannot be recorded."""
+    def refuse(self, request: Request, key: Key, route: Route | None, error: BaseException) -> None:
+        """Record a call that was never admitted. It is refused even where it cannot be recorded.
+
+        A name that is no route is the caller's own text, and kept out of the records.
+        """
+        end = error if isinstance(error, GatewayError) else _cancelled_by(error)
+        name = route.name if route else ""
         with contextlib.suppress(Overloaded):
-            self._write(request, key, "", "", error.status, error.code, self._clock(), None, Tokens(), 0, priced=True)
+            self._write(request, key, name, "", end.status, end.code, self._clock(), None, Tokens(), 0, priced=True)
 
     def metered(self, call: Call, answer: Answer) -> Answer:
         """`answer`, measured. One that is whole is settled now; a stream settles when it ends, however it ends."""
@@ -66,7 +71,8 @@ class Meter:
         if answer.status >= 400:
             self._settle(call, answer.status, "upstream_error", Tokens(), estimated=False)
             return
-        usage = (answer.document or orjson.loads(answer.body)).get("usage")
+        document = orjson.loads(answer.body) if answer.document is None else answer.document
+        usage = document.get("usage")
         counted = sse.read_usage(usage) if isinstance(usage, dict) else None
         written = 0 if call.request.task is Task.EMBEDDINGS else len(answer.body) // 4
         used = counted or Tokens(input=_input(call), output=written)
@@ -184,9 +190,11 @@ async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:
 
 def _cancelled_by(error: BaseException) -> type[GatewayError]:
     """Whether a cancelled call ended with its caller (`LEFT`) or with this process."""
-    return Overloaded if isinstance(error, asyncio.CancelledError) and LEFT not in error.args else ClientGone
+    if isinstance(error, asyncio.CancelledError):
+        return ClientGone if LEFT in error.args else Overloaded
+    return ClientGone if isinstance(error, GeneratorExit) else GatewayError
 
 
 def _input(call: Call) -> int:
-    call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
-    return call.input_estimate
+    """The likely input of a call whose provider did not count it. What limits claim is more: an upper estimate."""
+    return call.input_estimate if call.counted else tokens.likely(call.request.body)

@@ -170,8 +170,18 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle = self.cycle
         # Never into the middle of an answer, nor after the answer to the same request.
         if cycle is None or not cycle.response_started or (cycle.response_complete and self._between):
-            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            body = _BODY % _WORDS[status]
+            head = b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(head % (status, len(body)) + body)
         self.transport.close()
+
+
+_BODY = b'{"error":{"message":"%b","type":"invalid_request_error","param":null,"code":"invalid_http"}}'
+_WORDS = {
+    b"400 Bad Request": b"This is not an HTTP request.",
+    b"408 Request Timeout": b"The request did not arrive in time.",
+    b"431 Request Header Fields Too Large": b"The request's headers are larger than 64 KB.",
+}
 
 
 def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:

@@ -221,7 +221,7 @@ async def test_a_fault_of_ours_in_a_stream_settles_too(bench: Bench) -> None:
 
 
 async def test_a_refused_call_is_recorded_and_holds_nothing(bench: Bench) -> None:
-    bench.meter.refuse(Request("req_1", Task.CHAT, "nope", BODY, False, {}), KEY, BadRequest("no", code="wrong"))
+    bench.meter.refuse(Request("req_1", Task.CHAT, "nope", BODY, False, {}), KEY, None, BadRequest("no", code="wrong"))
     record = await bench.record()
     assert (record.status, record.error, record.route, record.cost) == (400, "wrong", "", 0)
 
@@ -346,6 +346,6 @@ async def test_a_refusal_stays_one_when_it_cannot_be_recorded(bench: Bench, monk
 
     monkeypatch.setattr(bench.journal, "append", full)
     request = Request("req_1", Task.CHAT, "r", BODY, False, {})
-    bench.meter.refuse(request, KEY, RateLimited("no"))
+    bench.meter.refuse(request, KEY, None, RateLimited("no"))
     monkeypatch.undo()
     assert await bench.ledger.find("req_1") is None

@@ -333,7 +333,7 @@ def test_a_caller_who_leaves_a_stream_stops_the_upstream(gateway: Server, upstre
     assert (record["output_tokens"], record["estimated"], record["stream"]) == (2, True, True)
     assert record["input_tokens"] > 0
     assert record["first_token"] is not None
-    assert response.headers["x-request-id"] in gateway.stderr()
+    assert until(lambda: response.headers["x-request-id"] in gateway.stderr())
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from promptlab import templates
 
 MAX_ROUTES = 4
+# The largest whole number a browser keeps exactly.
+_EXACT = 2**53 - 1
 
 EXAMPLE_TEMPLATE = (
     "I have an online store selling {{ stock_type }}. Write a one-sentence advertisement for use in social media."
@@ -18,16 +21,19 @@ EXAMPLE_VALUES = {"stock_type": "books"}
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One state of the playground. `values` may hold more than the template asks for."""
+    """One state of the playground. `values` may hold more than the template asks for.
+
+    Numbers are kept as they were typed, so that `problem` can name one that cannot be sent.
+    """
 
     routes: tuple[str, ...] = ()
     system: str = ""
     template: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: float | None = None
     stop: tuple[str, ...] = ()
-    seed: int | None = None
+    seed: float | None = None
 
     @classmethod
     def entered(
@@ -48,10 +54,10 @@ class Form:
             system=system or "",
             template=template or "",
             values={str(name): str(value) for name, value in typed.items()},
-            temperature=temperature,
-            max_tokens=None if max_tokens is None else int(max_tokens),
+            temperature=_plain(temperature),
+            max_tokens=_plain(max_tokens),
             stop=tuple(line for line in (stop or "").split("\n") if line),
-            seed=None if seed is None else int(seed),
+            seed=_plain(seed),
         )
 
     @classmethod
@@ -65,9 +71,9 @@ class Form:
             template=one.get("template", ""),
             values={name[2:]: value for name, value in pairs if name.startswith("v.")},
             temperature=_number(one.get("temperature")),
-            max_tokens=_whole(one.get("max_tokens")),
+            max_tokens=_number(one.get("max_tokens")),
             stop=tuple(value for name, value in pairs if name == "stop"),
-            seed=_whole(one.get("seed")),
+            seed=_number(one.get("seed")),
         )
 
     @property
@@ -95,10 +101,16 @@ class Form:
             return "Write a prompt first."
         if blank := [name for name, value in self.used_values.items() if not value.strip()]:
             return "Give a value for " + ", ".join(blank) + "."
-        if self.max_tokens is not None and self.max_tokens < 1:
-            return "Max tokens must be 1 or more."
+        return self._number_problem()
+
+    def _number_problem(self) -> str | None:
         if self.temperature is not None and not 0 <= self.temperature <= 2:
-            return "Temperature must be between 0 and 2."
+            return f"Temperature is {self.temperature}. It must be between 0 and 2."
+        if self.max_tokens is not None and not (_whole(self.max_tokens) and 1 <= self.max_tokens <= _EXACT):
+            most = f"between 1 and {_EXACT}" if self.max_tokens > _EXACT else "of 1 or more"
+            return f"Max tokens is {self.max_tokens}. It must be a whole number {most}."
+        if self.seed is not None and not (_whole(self.seed) and abs(self.seed) <= _EXACT):
+            return f"Seed is {self.seed}. It must be a whole number between -{_EXACT} and {_EXACT}."
         return None
 
     def call(self, route: str) -> dict[str, Any]:
@@ -120,11 +132,16 @@ class Form:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        found = None if text is None else float(text)
     except ValueError:
         return None
+    return _plain(found) if found is not None and math.isfinite(found) else None
 
 
-def _whole(text: str | None) -> int | None:
-    found = _number(text)
-    return None if found is None or found != found or abs(found) > 2**53 else int(found)
+def _whole(value: float) -> bool:
+    return float(value).is_integer()
+
+
+def _plain(value: float | None) -> float | None:
+    # 7.0 is shown and sent as 7. What a browser cannot hold exactly stays a float: its digits would be made up.
+    return int(value) if value is not None and abs(value) <= _EXACT and _whole(value) else value

@@ -55,6 +55,7 @@ def test_runs_are_filtered_sorted_chosen_and_reopened(pages: Watch, lab_server: 
     page = pages.open(f"{lab_server.url}/lab/runs?experiment={experiment}")
     names = page.locator(".runs tbody th")
     expect(names).to_have_text(["gamma", "beta", "alpha"])
+    expect(page.locator(".foot")).to_contain_text("3 runs. Search again for newer runs.")
     page.get_by_role("button", name="score").click()
     expect(names).to_have_text(["gamma", "beta", "alpha"])
     page.get_by_role("button", name="score").click()

@@ -122,13 +122,10 @@ class Playground:
         )
         with gr.Row(elem_classes="parameters"):
             blank = "the model’s own"
-            self._temperature = gr.Number(
-                None, label="Temperature", minimum=0, maximum=2, step=0.1, min_width=0, placeholder=blank
-            )
-            self._max_tokens = gr.Number(
-                None, label="Max tokens", minimum=1, precision=0, min_width=0, placeholder=blank
-            )
-            self._seed = gr.Number(None, label="Seed", precision=0, min_width=0, placeholder="any")
+            # No bounds and no rounding here: Gradio's own refusal names no field, and `Form.problem` does.
+            self._temperature = gr.Number(None, label="Temperature", step=0.1, min_width=0, placeholder=blank)
+            self._max_tokens = gr.Number(None, label="Max tokens", min_width=0, placeholder=blank)
+            self._seed = gr.Number(None, label="Seed", min_width=0, placeholder="any")
             self._stop = gr.Textbox(
                 label="Stop at, one a line", lines=1, max_lines=4, min_width=0, placeholder="nothing"
             )

@@ -218,11 +218,12 @@ class Runs:
         if not runs:
             return components.empty(*(_NO_MATCH if view.filter else _NO_RUNS))
         shown = runs[: view.limit]
-        foot = f"{len(shown)} runs" if len(shown) > 1 else "1 run"
+        foot = f"{len(shown)} runs." if len(shown) > 1 else "1 run."
         if len(runs) > view.limit:
             foot = f"The first {view.limit} runs."
             if view.limit < _LIMIT:
                 foot += ' <button type="button" class="link" data-act="more">Show more</button>'
+        foot += " Search again for newer runs."
         hint = ""
         if not view.runs and len(shown) > 1:
             two = ",".join(run["info"]["run_id"] for run in shown[:2])

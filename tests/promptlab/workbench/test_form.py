@@ -43,7 +43,7 @@ def test_an_address_describes_the_whole_form() -> None:
     [
         ("", Form()),
         ("temperature=hot&max_tokens=many&seed=nan", Form()),
-        ("max_tokens=inf", Form()),
+        ("temperature=nan&max_tokens=inf", Form()),
         ("unknown=1&route=a", Form(routes=("a",))),
         ("&".join(f"route={n}" for n in range(9)), Form(routes=("0", "1", "2", "3"))),
     ],
@@ -80,8 +80,14 @@ def test_a_call_holds_what_was_given() -> None:
         (Form(routes=("a",), template="{{ b }} {{ c }}", values={"b": "1"}), "value for c."),
         (Form(routes=("a",), template="{{ b }}", values={"b": "  "}), "value for b."),
         (Form(routes=tuple("abcde"), template="x"), "at most 4"),
-        (Form(routes=("a",), template="x", max_tokens=0), "Max tokens"),
-        (Form(routes=("a",), template="x", temperature=2.1), "Temperature"),
+        (Form(routes=("a",), template="x", max_tokens=0), "Max tokens is 0. It must be a whole number of 1 or more."),
+        (Form(routes=("a",), template="x", max_tokens=1.5), "Max tokens is 1.5. "),
+        (Form(routes=("a",), template="x", max_tokens=1e300), "Max tokens is 1e+300. "),
+        (Form(routes=("a",), template="x", temperature=2.1), "Temperature is 2.1. It must be between 0 and 2."),
+        (Form(routes=("a",), template="x", temperature=-0.1), "Temperature is -0.1. "),
+        (Form(routes=("a",), template="x", seed=1.5), "Seed is 1.5. It must be a whole number between -"),
+        (Form(routes=("a",), template="x", seed=2**53), "Seed is 9007199254740992. "),
+        (Form(routes=("a",), template="x", seed=-7), None),
         (Form(routes=("a",), template="x", temperature=0.0), None),
         (FULL, None),
     ],
@@ -89,6 +95,13 @@ def test_a_call_holds_what_was_given() -> None:
 def test_what_keeps_a_form_from_running(form: Form, problem: str | None) -> None:
     said = form.problem()
     assert said is None if problem is None else said is not None and problem in said
+
+
+def test_numbers_are_kept_as_typed_and_whole_ones_are_sent_whole() -> None:
+    linked = Form.linked([("temperature", "9"), ("max_tokens", "1.5"), ("seed", "1e300")])
+    assert (linked.temperature, linked.max_tokens, linked.seed) == (9, 1.5, 1e300)
+    typed = Form.entered(["chat"], "", "Hello", None, 1.0, 40.0, "", 7.0)
+    assert json.dumps(typed.parameters()) == '{"temperature": 1, "max_tokens": 40, "seed": 7}'
 
 
 def test_the_curl_call_is_the_call() -> None:

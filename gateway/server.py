@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from gateway import config as configuration
 from gateway import settings as environment
 from gateway.api import health, http
 from gateway.api.access import Access
@@ -327,8 +326,3 @@ def _counters(settings: Settings) -> Counters:
     from gateway.counters_redis import RedisCounters  # costs 0.1 s, and most servers count in memory
 
     return RedisCounters(settings.redis_url.get_secret_value())
-
-
-def load_config(settings: Settings) -> Config:
-    """The configuration these settings name, understood whole. Raises `ConfigError`."""
-    return configuration.load(settings.config, environment.environment())

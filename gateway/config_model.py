@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, WithJsonSchema
 
 from gateway import strict
+from gateway.config_routes import RouteModel
 from gateway.providers.fake_script import FakeStep
 from gateway.strict import Strict
 
@@ -87,12 +88,6 @@ def _options(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _model_name(value: str) -> str:
-    if value != value.strip() or not value.isprintable():
-        raise strict.refusal("must not have spaces around it or control characters.")
-    return value
-
-
 BaseUrl = Annotated[
     str,
     AfterValidator(_base_url),
@@ -156,61 +151,6 @@ AnyProvider = Annotated[
     EmbeddedProvider | OpenAIProvider | OpenAICompatibleProvider | LiteLLMProvider | FakeProvider,
     Field(discriminator="type"),
 ]
-
-
-class LimitsModel(Strict):
-    """Shared by all callers of the route; a limit that is not written is not there."""
-
-    rpm: int | None = Field(None, ge=1, le=10**9, description="Requests a minute", examples=["600"])
-    tpm: int | None = Field(None, ge=1, le=10**12, description="Tokens a minute, in and out", examples=["200000"])
-    concurrency: int | None = Field(None, ge=1, le=10**6, description="Calls at once", examples=["8"])
-
-
-class TimeoutsModel(Strict):
-    """Seconds before an attempt is given up."""
-
-    connect: float = Field(5.0, gt=0, le=3600, description="To reach the upstream", examples=["5"])
-    first_token: float = Field(60.0, gt=0, le=86400, description="To a stream's first chunk", examples=["30"])
-    idle: float = Field(60.0, gt=0, le=86400, description="Between two chunks of a stream", examples=["30"])
-    total: float | None = Field(
-        None, gt=0, le=86400, examples=["600"],
-        description="For the whole answer (600 where not written); a stream has no such end unless it is written",
-    )  # fmt: skip
-
-
-class DeploymentModel(Strict):
-    """A provider and one of its models."""
-
-    provider: str = Field(description="A name under `providers`", examples=["local"])
-    model: Annotated[str, AfterValidator(_model_name)] = Field(
-        min_length=1, max_length=256, description="The upstream's own model id", examples=["smollm2"]
-    )
-    weight: float = Field(1.0, ge=0, le=10**6, description="Share among the deployments; 0 rests it", examples=["1"])
-
-
-class RouteModel(Strict):
-    """A name callers send as `model`, and what answers it."""
-
-    task: Literal["chat", "embeddings"] = Field(
-        "chat", description="`chat` answers chat completions and completions", examples=["chat"]
-    )
-    deployments: list[DeploymentModel] = Field(
-        min_length=1, description="What answers, shared by weight", examples=["[{provider: local, model: smollm2}]"]
-    )
-    fallbacks: list[str] = Field([], description="Routes to try, in order, when this one fails", examples=["[chat]"])
-    limits: LimitsModel = Field(
-        LimitsModel.model_validate({}), description="What all callers together may use", examples=["{rpm: 600}"]
-    )
-    timeouts: TimeoutsModel = Field(
-        TimeoutsModel.model_validate({}), description="When to give up", examples=["{idle: 30}"]
-    )
-    max_output_tokens: int | None = Field(
-        None,
-        ge=1,
-        le=10**9,
-        examples=["4096"],
-        description="Most tokens an answer may have; a request for more is refused, or as a fallback's cut to it",
-    )
 
 
 class File(Strict):

@@ -1,91 +1,196 @@
-"""One call, sent until somebody answers: the route's deployments in order, then its fallbacks."""
+"""One call, sent until somebody answers: its route's deployments in order, again where it retries, then fallbacks."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from typing import Any
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
 
-from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
-from gateway.limits import CAPS, Limiter, positive
-from gateway.routes import Deployment, Route, Task
+from gateway.attempts import Failure, attempt
+from gateway.errors import BadRequest, GatewayError, Overloaded, RateLimited, UpstreamFailed
+from gateway.limits import Limiter
+from gateway.routes import Deployment, Route
 from gateway.routing import Router
-from gateway.streaming import begun
-from gateway.timing import Within
-from gateway.types import Answer, Call, UpstreamRequest
+from gateway.types import Answer, Attempt, Call
+from gateway.usage import Meter
 
 log = logging.getLogger(__name__)
 
-#: An upstream's status that another deployment may do better than. Every other 4xx is the caller's own.
-_ELSEWHERE = frozenset({408, 409, 425, 429})
 
-
-async def send(router: Router, limiter: Limiter, call: Call) -> Answer:
+async def send(router: Router, limiter: Limiter, meter: Meter, call: Call) -> Answer:
     """The first good answer to `call`; else the last failure, as the upstream told it.
 
-    A fault of the caller's is answered at once and sent nowhere else.
+    A fault of the caller's is answered at once and sent nowhere else, but for a request that one deployment's
+    dialect cannot say: another may speak the caller's own.
     """
-    outcome: Answer | UpstreamFailed = UpstreamFailed("The route has no deployment to send to.")
-    for route in (call.route, *router.fallbacks(call.route)):
-        if route is not call.route:
-            try:
-                await limiter.move(call, route)
-            except (RateLimited, BadRequest) as error:
-                log.info("%s: fallback '%s' has no room: %s", call.request.id, route.name, error.message)
-                continue
-        for deployment in router.order(route):
-            outcome = await _attempt(router, call, route, deployment)
-            if isinstance(outcome, Answer) and outcome.status < 500 and outcome.status not in _ELSEWHERE:
-                return outcome
-            said = outcome.message if isinstance(outcome, UpstreamFailed) else f"HTTP {outcome.status}"
-            log.warning("%s: %s failed: %s", call.request.id, deployment.id, said)
-    if isinstance(outcome, UpstreamFailed):
-        raise outcome
-    return outcome
+    way = Way(router, limiter, call)
+    while (step := await way.next()) is not None:
+        route, deployment = step
+        call.attempt = one = Attempt(deployment, call.request.task)
+        if route.hedge is None:
+            outcome = await attempt(router, call, route, one)
+        else:
+            outcome = await _Hedge(router, meter, call, way, route).first(one, route.hedge)
+        if isinstance(outcome, Answer):
+            return outcome
+        way.failed(outcome)
+    return way.end()
 
 
-async def _attempt(router: Router, call: Call, route: Route, deployment: Deployment) -> Answer | UpstreamFailed:
-    call.deployment = deployment
-    timeouts = route.timeouts
-    stream = call.request.stream
-    patience = timeouts.first_token if stream else timeouts.whole
-    if timeouts.total is not None:
-        patience = min(patience, timeouts.total)
-    request = UpstreamRequest(
-        task=call.request.task,
-        model=deployment.model,
-        body=_body(call, route),
-        headers=call.request.headers,
-        stream=stream,
-        connect=timeouts.connect,
-    )
-    deadline = None if timeouts.total is None else asyncio.get_running_loop().time() + timeouts.total
-    try:
-        with Within(patience):
-            answer = await router.provider(deployment).send(request)
-            answer = await begun(answer, timeouts, deadline)
-    except TimeoutError:
-        return UpstreamTimeout(
-            f"Provider '{deployment.provider}' did not {'begin to ' if stream else ''}answer within {patience:g} s."
-        )
-    except UpstreamFailed as error:
-        return error
-    call.first_token = time.perf_counter() - call.started
-    return answer
+class _Hedge:
+    """One step of a route that hedges: a second attempt beside the first when that is slow to begin."""
+
+    def __init__(self, router: Router, meter: Meter, call: Call, way: Way, route: Route) -> None:
+        self._router = router
+        self._meter = meter
+        self._call = call
+        self._way = way
+        self._route = route
+        self._running: dict[asyncio.Task[Answer | Failure], Attempt] = {}
+
+    async def first(self, one: Attempt, after: float) -> Answer | Failure:
+        """What the sooner of the two answers, or what the last failed with. The other is cancelled, and recorded."""
+        try:
+            self._start(one)
+            if not await self._done(after):
+                beside = self._way.beside() or one.deployment
+                self._start(Attempt(beside, self._call.request.task))
+            while True:
+                for task in await self._done(None):
+                    attempted = self._running.pop(task)
+                    outcome = task.result()
+                    if isinstance(outcome, Answer):
+                        self._call.attempt = attempted
+                        return outcome
+                    if not self._running:
+                        return outcome
+                    self._way.failed(outcome)
+        finally:
+            await self._cancel()
+
+    def _start(self, one: Attempt) -> None:
+        task = asyncio.create_task(attempt(self._router, self._call, self._route, one))
+        self._running[task] = one
+
+    async def _done(self, within: float | None) -> set[asyncio.Task[Answer | Failure]]:
+        done, _ = await asyncio.wait(self._running, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    async def _cancel(self) -> None:
+        losers, self._running = self._running, {}
+        for task, one in losers.items():
+            if task.done() and not task.cancelled() and isinstance(answer := task.result(), Answer):
+                await _closed(answer)
+            task.cancel()
+            one.end()
+            self._meter.forsaken(self._call, one)
 
 
-def _body(call: Call, route: Route) -> dict[str, Any]:
-    """The caller's JSON, with usage asked for on a stream, and the route's cap where the caller set none or a higher.
+async def _closed(answer: Answer) -> None:
+    if answer.chunks is not None:
+        await answer.chunks.aclose()
 
-    A higher one was refused already where the caller named this route: here it is a fallback, and a shorter answer
-    that says `length` is better than none.
-    """
-    body = dict(call.request.body)
-    if call.request.stream:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    cap = route.max_output_tokens
-    if cap is not None and call.request.task is not Task.EMBEDDINGS:
-        asked = {name: value for name in CAPS if (value := positive(body, name)) is not None}
-        body |= {name: min(value, cap) for name, value in asked.items()} or {"max_tokens": cap}
-    return body
+
+class Way:
+    """Where one call may still go. Each step is a deployment that does not rest; `outcome` is told of each."""
+
+    def __init__(self, router: Router, limiter: Limiter, call: Call) -> None:
+        self._router = router
+        self._limiter = limiter
+        self._call = call
+        #: Deployments that cannot be told the call in their dialect: asking again would change nothing.
+        self._unsaid: set[str] = set()
+        self._unsaying: BadRequest | None = None
+        self._last: Answer | GatewayError | None = None
+        self._rest: float | None = None
+        self._too_long = False
+        self._retry_after: float | None = None
+        self._order: deque[Deployment] = deque()
+        self._steps = self._walk()
+
+    async def next(self) -> tuple[Route, Deployment] | None:
+        """The next deployment to ask; None where there is none left."""
+        return await anext(self._steps, None)
+
+    def beside(self) -> Deployment | None:
+        """A deployment to ask beside the last step's, of the same route. It is no step of this round any more."""
+        while self._order:
+            deployment = self._order.popleft()
+            if deployment.id not in self._unsaid and not self._router.health.of(deployment).rests():
+                return deployment
+        return None
+
+    def failed(self, failure: Failure) -> None:
+        """The last step came to this: whether, and where, to go on depends on it."""
+        outcome = failure.outcome
+        if isinstance(outcome, BadRequest):
+            self._unsaying = self._unsaying or outcome
+            self._unsaid.add(failure.deployment.id)
+            return
+        self._last = outcome
+        self._too_long = failure.too_long
+        if failure.retry_after is not None:
+            self._retry_after = min(failure.retry_after, self._retry_after or failure.retry_after)
+        log.warning("%s: %s failed: %s", self._call.request.id, failure.deployment.id, failure.why)
+
+    def end(self) -> Answer:
+        """The last failure, as the upstream told it. Raises it where it is no answer."""
+        if isinstance(self._last, Answer):
+            return self._last
+        if self._last is None and self._unsaying is None and self._rest is not None:
+            raise Overloaded(
+                f"Every deployment of '{self._call.request.model}' rests after failures. "
+                f"Try again in {max(1, round(self._rest))} s.",
+                code="all_resting",
+                retry_after=self._rest,
+            )
+        raise self._last or self._unsaying or UpstreamFailed("The route has no deployment to send to.")
+
+    async def _walk(self) -> AsyncGenerator[tuple[Route, Deployment], None]:
+        first = self._call.route
+        async for step in self._around(first):
+            yield step
+        for route in self._router.larger(first) if self._too_long else self._router.fallbacks(first):
+            if await self._moved(route):
+                async for step in self._around(route):
+                    yield step
+
+    async def _around(self, route: Route) -> AsyncGenerator[tuple[Route, Deployment], None]:
+        retries = route.retries
+        rounds = retries.times if retries else 0
+        for turn in range(rounds + 1):
+            if turn and (retries is None or not await self._pause(retries.backoff * 2 ** (turn - 1), retries.longest)):
+                return
+            self._retry_after = None
+            self._order = deque(self._router.order(route, self._call))
+            while self._order:
+                deployment = self._order.popleft()
+                if deployment.id in self._unsaid:
+                    continue
+                if rests := self._router.health.of(deployment).rests():
+                    self._rest = min(rests, self._rest or rests)
+                    continue
+                yield route, deployment
+                if self._too_long:
+                    return
+
+    async def _pause(self, backoff: float, longest: float) -> bool:
+        """Wait before another round, as long as an upstream asked for; whether that is worth it."""
+        if self._last is None and self._rest is None:
+            return False
+        wait = max(backoff * random.uniform(0.5, 1.0), self._retry_after or 0.0)  # noqa: S311 - spreads callers, no secret
+        if wait > longest:
+            return False
+        await asyncio.sleep(wait)
+        return True
+
+    async def _moved(self, route: Route) -> bool:
+        """Whether the call may go on with `route`, a fallback."""
+        try:
+            await self._limiter.move(self._call, route)
+        except (RateLimited, BadRequest) as error:
+            log.info("%s: fallback '%s' has no room: %s", self._call.request.id, route.name, error.message)
+            return False
+        return True

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from gateway import tokens
 from gateway.counters import Counters
+from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
-from gateway.routes import Limits, Route, RouteTask, Task
+from gateway.routes import Limits, Route
 from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
@@ -20,16 +19,13 @@ _WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
 _UNSAID_OUTPUT = 4096
 #: Longer texts, in characters, keep the estimate: counting 20 MB takes 14 s.
 _COUNTED = 1_000_000
-#: What OpenAI calls, and has called, the caller's own cap on an answer's tokens. Upstreams differ in which they obey.
-CAPS = ("max_completion_tokens", "max_tokens")
 
 
 class Limiter:
-    """Admits calls. `most_output` gives the most tokens a route's models can write, where that is known."""
+    """Admits calls."""
 
-    def __init__(self, counters: Counters, most_output: Callable[[Route], int | None]) -> None:
+    def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._most_output = most_output
         # Not the loop's own threads: whoever makes us count would keep SQL and host names waiting too.
         self._counting = ThreadPoolExecutor(1, "count-tokens")
 
@@ -122,17 +118,12 @@ class Limiter:
 
     def _output(self, call: Call) -> tuple[int, bool]:
         """The most tokens the answer may have, and whether the upstream is told so."""
-        if call.route.task is RouteTask.EMBEDDINGS:
-            return 0, True
-        body = call.request.body
-        answers = max(positive(body, "n") or 1, positive(body, "best_of") or 1)
-        if call.request.task is Task.COMPLETIONS:
-            answers *= _prompts(body.get("prompt"))
-        asked = [cap for name in CAPS if (cap := positive(body, name)) is not None]
-        caps = [cap for cap in (max(asked, default=None), call.route.max_output_tokens) if cap is not None]
+        asked, answers, _ = DIALECTS[call.request.task].output(call.request.body)
+        caps = [cap for cap in (asked, call.route.max_output_tokens) if cap is not None]
         if caps:
             return min(caps) * answers, True
-        return (self._most_output(call.route) or _UNSAID_OUTPUT) * answers, False
+        stated = [one.listing.max_output_tokens for one in call.route.deployments]
+        return max((most for most in stated if most), default=_UNSAID_OUTPUT) * answers, False
 
 
 def headers(grants: list[Grant]) -> dict[str, str]:
@@ -188,31 +179,9 @@ def _owner(scope: str) -> str:
 
 def check(request: Request, route: Route) -> None:
     """Refuse numbers that are none, and more output than `route` gives. Raises `BadRequest` naming the field."""
-    if request.task is Task.EMBEDDINGS:
-        return
-    for name in ("n", "best_of", *CAPS):
-        positive(request.body, name)
+    asked, _, param = DIALECTS[request.task].output(request.body)
     most = route.max_output_tokens
-    for name in CAPS:
-        asked = positive(request.body, name)
-        if asked is not None and most is not None and asked > most:
-            raise BadRequest(
-                f"{name} is {asked}, but the model '{route.name}' answers with {most} tokens at most.", param=name
-            )
-
-
-def positive(body: Mapping[str, Any], name: str) -> int | None:
-    """The number above zero in the field `name`; None where it is absent or null. Raises `BadRequest` for all else."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadRequest(f"'{name}' must be a whole number above zero.", param=name)
-    return value
-
-
-def _prompts(prompt: Any) -> int:
-    """How many answers a completions call gets: one for each text or list of tokens; a list of tokens is one."""
-    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-        return len(prompt)
-    return 1
+    if asked is not None and most is not None and asked > most:
+        raise BadRequest(
+            f"{param} is {asked}, but the model '{route.name}' answers with {most} tokens at most.", param=param
+        )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Context, Decimal, Inexact
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -16,71 +17,12 @@ from pydantic import Field, ValidationError
 from gateway import config_yaml, strict
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
+from gateway.money import EXACT, FREE, Listing, Price, Rates
 from gateway.routes import Config, Deployment, ProviderSpec
-from gateway.types import Tokens
 
-# Prices have up to 17 digits and token counts up to 12. A product that does not fit raises; it is never rounded.
-_EXACT = Context(prec=100, traps=[Inexact])
-_NANO = Decimal(10**9)
 _MILLION = Decimal(10**6)
 _ABOVE = re.compile(r"(.+)_above_(\d+)k_tokens")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """USD per token. `cached` and `reasoning` are None where they cost as input and output do."""
-
-    input: Decimal
-    output: Decimal
-    cached: Decimal | None = None
-    reasoning: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What one deployment costs. `tiers` are the rates of a whole call whose input is above so many tokens."""
-
-    rates: Rates
-    tiers: tuple[tuple[int, Rates], ...] = ()
-
-    def cost(self, tokens: Tokens) -> int:
-        """Nano-dollars for `tokens`, exact and then rounded up once.
-
-        Cached and reasoning tokens are parts of input and output; counts that say otherwise are bounded.
-        """
-        rates = next((tier for above, tier in reversed(self.tiers) if tokens.input > above), self.rates)
-        read, written = max(tokens.input, 0), max(tokens.output, 0)
-        cached, reasoning = min(max(tokens.cached, 0), read), min(max(tokens.reasoning, 0), written)
-        total = Decimal(0)
-        for count, rate in (
-            (read - cached, rates.input),
-            (cached, rates.input if rates.cached is None else rates.cached),
-            (written - reasoning, rates.output),
-            (reasoning, rates.output if rates.reasoning is None else rates.reasoning),
-        ):
-            total = _EXACT.fma(Decimal(count), rate, total)
-        return int(_EXACT.multiply(total, _NANO).to_integral_value(ROUND_CEILING))
-
-
-FREE = Price(Rates(Decimal(0), Decimal(0)))
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What is known of a model: its price and how many tokens it takes and gives. None: not stated."""
-
-    price: Price | None = None
-    max_input_tokens: int | None = None
-    max_output_tokens: int | None = None
-
-    def over(self, other: Listing) -> Listing:
-        """This listing, with what it does not state taken from `other`."""
-        return Listing(
-            self.price or other.price,
-            self.max_input_tokens or other.max_input_tokens,
-            self.max_output_tokens or other.max_output_tokens,
-        )
 
 
 class _ListingModel(strict.Strict):
@@ -121,10 +63,16 @@ class PriceTable:
         path = folder / "config" / "prices.yaml"
         return cls(shipped, _read_own(path) if path.exists() else {})
 
-    def warm(self, config: Config) -> None:
-        """Look up every deployment of `config` in one reading, so that no call waits for the file."""
-        pairs = [(config.providers[one.provider], one) for route in config.routes.values() for one in route.deployments]
-        self._look_up(pairs)
+    def priced(self, config: Config) -> Config:
+        """`config` with every deployment's listing on it, looked up in one reading: no call waits for the file."""
+        routes = config.routes.values()
+        self._look_up([(config.providers[one.provider], one) for route in routes for one in route.deployments])
+
+        def listed(one: Deployment) -> Deployment:
+            return replace(one, listing=self.listing(config.providers[one.provider], one))
+
+        priced = {route.name: replace(route, deployments=tuple(map(listed, route.deployments))) for route in routes}
+        return replace(config, routes=MappingProxyType(priced))
 
     def listing(self, provider: ProviderSpec, deployment: Deployment) -> Listing:
         """What is known of `deployment`, which stands behind `provider`."""
@@ -245,6 +193,6 @@ def _validated(document: Document) -> _PricesFile | None:
 
 
 def _own_listing(model: _ListingModel) -> Listing:
-    cached = None if model.cached_input is None else _EXACT.divide(model.cached_input, _MILLION)
-    rates = Rates(_EXACT.divide(model.input, _MILLION), _EXACT.divide(model.output, _MILLION), cached)
+    cached = None if model.cached_input is None else EXACT.divide(model.cached_input, _MILLION)
+    rates = Rates(EXACT.divide(model.input, _MILLION), EXACT.divide(model.output, _MILLION), cached)
     return Listing(Price(rates), model.max_input_tokens, model.max_output_tokens)

@@ -6,7 +6,7 @@ from gateway import limits
 from gateway.errors import BadRequest
 from gateway.fallback import send
 from gateway.limits import Limiter
-from gateway.routes import Route, Task
+from gateway.routes import Route
 from gateway.routing import Router
 from gateway.types import Answer, Call, Key, Request
 from gateway.usage import Meter
@@ -31,7 +31,7 @@ class Proxy:
             self._meter.refuse(request, key, route, error)
             raise
         try:
-            answer = await send(self._router, self._limiter, call)
+            answer = await send(self._router, self._limiter, self._meter, call)
             return call, self._meter.metered(call, answer)
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)
@@ -41,9 +41,9 @@ class Proxy:
 def _check(request: Request, route: Route) -> None:
     """Refuse what this route can never answer."""
     if not route.task.serves(request.task):
-        path = Task.EMBEDDINGS if route.task.serves(Task.EMBEDDINGS) else Task.CHAT
         raise BadRequest(
-            f"The model '{route.name}' serves {route.task.value}, not {request.task.value}: POST it to /v1/{path}.",
+            f"The model '{route.name}' serves {route.task.value}, not {request.task.value}: "
+            f"POST it to /v1/{route.task.tasks[0].value}.",
             param="model",
             code="wrong_task",
         )

@@ -9,24 +9,56 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from gateway.money import UNLISTED, Listing
+
 
 class Task(StrEnum):
-    """What is asked of a model, named as the last part of OpenAI's path."""
+    """What is asked of a model and in which dialect, named as the last part of its path under `/v1`."""
 
     CHAT = "chat/completions"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    MESSAGES = "messages"
+    RESPONSES = "responses"
+    MODERATIONS = "moderations"
+    IMAGES = "images/generations"
+    SPEECH = "audio/speech"
+    TRANSCRIPTIONS = "audio/transcriptions"
+    RERANK = "rerank"
 
 
 class RouteTask(StrEnum):
-    """What a route is for: `chat` serves chat completions and completions, `embeddings` embeddings."""
+    """What a route is for: `chat` serves every dialect of a conversation, the others one task each."""
 
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
+    IMAGES = "images"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    RERANK = "rerank"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks a route of this kind answers; the first is the usual one."""
+        return _TASKS[self]
 
     def serves(self, task: Task) -> bool:
         """Whether a route of this kind answers `task`."""
-        return (task is Task.EMBEDDINGS) == (self is RouteTask.EMBEDDINGS)
+        return task in _TASKS[self]
+
+
+#: Dialects of a conversation, the pivot of all translation first.
+CONVERSATIONS = (Task.CHAT, Task.MESSAGES, Task.RESPONSES)
+_TASKS = {
+    RouteTask.CHAT: (*CONVERSATIONS, Task.COMPLETIONS),
+    RouteTask.EMBEDDINGS: (Task.EMBEDDINGS,),
+    RouteTask.MODERATIONS: (Task.MODERATIONS,),
+    RouteTask.IMAGES: (Task.IMAGES,),
+    RouteTask.SPEECH: (Task.SPEECH,),
+    RouteTask.TRANSCRIPTIONS: (Task.TRANSCRIPTIONS,),
+    RouteTask.RERANK: (Task.RERANK,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +86,41 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """How often all deployments are asked again: rounds, seconds before the first of them, longest pause in seconds."""
+
+    times: int = 1
+    backoff: float = 0.5
+    longest: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """How many failures in a row put a deployment to rest, and for how many seconds."""
+
+    failures: int = 5
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How many calls may wait for a deployment, and for how many seconds."""
+
+    size: int = 100
+    timeout: float = 5.0
+
+
+class Strategy(StrEnum):
+    """Which of a route's deployments is asked first."""
+
+    WEIGHTED = "weighted"
+    PRIORITY = "priority"
+    LATENCY = "latency"
+    LEAST_BUSY = "least_busy"
+    CHEAPEST = "cheapest"
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSpec:
     """One entry under `providers:`. `options` holds what only its type understands (a fake's script).
 
@@ -75,6 +142,13 @@ class Deployment:
     provider: str
     model: str
     weight: float = 1.0
+    #: Those of a lower order are asked first.
+    order: int = 1
+    #: Calls at once; more wait in `queue`.
+    concurrency: int | None = None
+    queue: Queue = field(default_factory=Queue)
+    #: What is known of its price and size, once a `PriceTable` has looked it up.
+    listing: Listing = field(default=UNLISTED, compare=False)
 
     @property
     def id(self) -> str:
@@ -89,10 +163,20 @@ class Route:
     name: str
     deployments: tuple[Deployment, ...]
     task: RouteTask = RouteTask.CHAT
+    strategy: Strategy = Strategy.WEIGHTED
+    #: `user`, or a header's name: what keeps a caller's calls at one deployment.
+    sticky: str | None = None
     fallbacks: tuple[str, ...] = ()
+    context_fallbacks: tuple[str, ...] = ()
+    retries: Retries | None = None
+    cooldown: Cooldown | None = None
+    #: Seconds without a first token after which a second deployment is asked beside the first.
+    hedge: float | None = None
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_output_tokens: int | None = None
+    #: Whether what a deployment's dialect cannot say is dropped (and named) rather than refused.
+    drops_unsupported: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from gateway.api.inference import Inference
 from gateway.counters import Counters, MemoryCounters
 from gateway.database import Database, open_database
 from gateway.errors import Forbidden, GatewayError, InvalidKey, NotFound, Overloaded, to_openai
+from gateway.health import Health
 from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.ledger import Ledger
@@ -25,11 +26,11 @@ from gateway.prices import PriceTable
 from gateway.providers.openai import OpenAIProvider
 from gateway.providers.transport import Transport
 from gateway.proxy import Proxy
-from gateway.routes import Config, ProviderSpec, Route
+from gateway.routes import Config, ProviderSpec
 from gateway.routing import Router
 from gateway.settings import Settings
+from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.store.tables import metadata
 from gateway.store.usage import UsageStore
 from gateway.types import Provider, Scope
 from gateway.usage import Meter
@@ -87,17 +88,11 @@ class Application:
                 return OpenAIProvider(spec, self._transport)
 
     def _data_plane(self) -> Inference:
-        settings, providers = self._settings, self._config.providers
+        settings = self._settings
         prices = PriceTable.load(settings.config.parent, environment.price_map_file())
-        prices.warm(self._config)
-
-        def most_output(route: Route) -> int | None:
-            stated = [prices.listing(providers[one.provider], one).max_output_tokens for one in route.deployments]
-            return max((most for most in stated if most), default=None)
-
-        router = Router(self._config, self._providers)
-        limiter = Limiter(self._counters, most_output)
-        meter = Meter(self._ledger, limiter, lambda one: prices.find(providers[one.provider], one), time.perf_counter)
+        router = Router(prices.priced(self._config), self._providers, Health())
+        limiter = Limiter(self._counters)
+        meter = Meter(self._ledger, limiter)
         proxy = Proxy(router, limiter, meter)
         return Inference(self._access, proxy, router, max_body=settings.max_body, body_timeout=settings.body_timeout)
 
@@ -304,7 +299,7 @@ class _Part:
 def open_gateway_database(settings: Settings) -> Database:
     """The database of keys and usage, its tables made."""
     database = open_database(_url(settings, "gateway"))
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     return database
 
 

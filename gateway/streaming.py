@@ -5,32 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from gateway.dialects import sse
+from gateway.dialects.sse import MAX_EVENT, Tally
 from gateway.errors import UpstreamFailed, UpstreamTimeout
 from gateway.routes import Timeouts
 from gateway.types import Answer
 
 
-async def begun(answer: Answer, timeouts: Timeouts, deadline: float | None) -> Answer:
+async def begun(answer: Answer, tally: Tally, timeouts: Timeouts, deadline: float | None) -> Answer:
     """`answer` once its first event is here and good, so that a stream which fails at once can still be sent elsewhere.
 
-    Comments that keep a connection open are no event. Raises `UpstreamFailed` for a stream that ends
-    or breaks before, or begins with an error. The wait is the caller's to bound. From then on silence
-    longer than `timeouts.idle`, or passing `deadline` (loop time), ends the chunks with `UpstreamTimeout`.
+    A fresh `tally` of its dialect tells. Comments that keep a connection open are no event. Raises `UpstreamFailed`
+    for a stream that ends or breaks before, or begins with an error. The wait is the caller's to bound. From then on
+    silence longer than `timeouts.idle`, or passing `deadline` (loop time), ends the chunks with `UpstreamTimeout`.
     """
     chunks = answer.chunks
     if chunks is None:
         return answer
     try:
-        first = await _opening(chunks)
+        first = await _opening(chunks, tally)
     except BaseException:
         await chunks.aclose()
         raise
     return Answer(answer.status, answer.headers, chunks=_paced(first, chunks, timeouts, deadline))
 
 
-async def _opening(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    tally, first = sse.Tally(), b""
+async def _opening(chunks: AsyncGenerator[bytes, None], tally: Tally) -> bytes:
+    first = b""
     async for chunk in chunks:
         tally.feed(chunk)
         if tally.failed:
@@ -38,7 +38,7 @@ async def _opening(chunks: AsyncGenerator[bytes, None]) -> bytes:
         first += chunk
         if tally.begun:
             return first
-        if len(first) > sse.MAX_EVENT:
+        if len(first) > MAX_EVENT:
             break
     raise UpstreamFailed("The provider's stream ended before its first event.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -87,18 +87,11 @@ class Grant:
 
 
 @dataclass(slots=True)
-class Tokens:
-    """Tokens of one answer as the provider counted them; `cached` and `reasoning` are parts of the other two."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    reasoning: int = 0
-
-
-@dataclass(slots=True)
 class Request:
-    """One inference request as the caller sent it. `body` is its JSON object; nobody changes it in place."""
+    """One inference request as the caller sent it. `body` is its JSON object; nobody changes it in place.
+
+    `headers` are those an upstream gets to see.
+    """
 
     id: str
     task: Task
@@ -106,21 +99,38 @@ class Request:
     body: Mapping[str, Any]
     stream: bool
     headers: Mapping[str, str]
+    #: All headers of the caller, secrets too: none of them leaves this process by this way.
+    given: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
 
-    @property
-    def wants_usage(self) -> bool:
-        """Whether the caller of a stream asked for the chunk that carries usage."""
-        options = self.body.get("stream_options")
-        return isinstance(options, dict) and options.get("include_usage") is True
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of a call at one deployment, asked in the dialect of `task`. Times as those of `Call`.
+
+    `dropped` names what was left out of the request for that dialect. `leave` gives its place at the deployment back.
+    """
+
+    deployment: Deployment
+    task: Task
+    started: float = 0.0
+    first_token: float | None = None
+    dropped: list[str] = field(default_factory=list)
+    leave: Callable[[], None] | None = None
+
+    def end(self) -> None:
+        """It is over. Saying so again does nothing."""
+        leave, self.leave = self.leave, None
+        if leave is not None:
+            leave()
 
 
 @dataclass(slots=True)
 class Call:
     """One request on its way, from admission to settlement.
 
-    `route` and `deployment` are those of the attempt under way. `input_estimate` is an
-    upper estimate in tokens, exact where `counted`. Times are `time.perf_counter()` seconds but
-    `time`, which is UTC epoch.
+    `route` and `attempt` are those under way. `input_estimate` is an upper estimate in tokens,
+    exact where `counted`. `wasted` are tokens of attempts that did not become its answer. Times are
+    `time.perf_counter()` seconds but `time`, which is UTC epoch.
     """
 
     key: Key
@@ -131,8 +141,8 @@ class Call:
     grants: list[Grant]
     input_estimate: int = 0
     counted: bool = False
-    deployment: Deployment | None = None
-    first_token: float | None = None
+    attempt: Attempt | None = None
+    wasted: int = 0
     settled: bool = False
 
 
@@ -175,6 +185,9 @@ class Provider(Protocol):
 
     name: str
 
+    def speaks(self, task: Task, model: str) -> bool:
+        """Whether requests in the dialect of `task` can be sent as they are."""
+
     async def start(self) -> None:
         """Begin whatever runs beside the calls (a child process). Returns at once, never raises."""
 
@@ -194,7 +207,9 @@ class Provider(Protocol):
 
 @dataclass(slots=True)
 class UsageRecord:
-    """One call as it is written to the journal and to SQL. Money is integer nano-dollars, time UTC epoch seconds.
+    """One call, or (not `final`) an attempt of it that used tokens and did not become its answer.
+
+    As it is written to the journal and to SQL: money in integer nano-dollars, time in UTC epoch seconds.
 
     `status` is the HTTP status the caller got (499: it left before the end).
     `estimated` says the provider gave no usage and the tokens are our own tally.
@@ -218,6 +233,7 @@ class UsageRecord:
     estimated: bool = False
     latency: float = 0.0
     first_token: float | None = None
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)

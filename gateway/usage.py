@@ -12,17 +12,21 @@ from contextlib import aclosing
 import orjson
 
 from gateway import tokens
-from gateway.dialects import sse
+from gateway.dialects.registry import DIALECTS
+from gateway.dialects.sse import Tally
+from gateway.dialects.translation import Translator
 from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
-from gateway.prices import Price
-from gateway.routes import Deployment, Route, Task
-from gateway.types import Answer, Call, Key, Request, Tokens, UsageRecord
+from gateway.money import Tokens
+from gateway.routes import CONVERSATIONS, Route, Task
+from gateway.types import Answer, Attempt, Call, Key, Request, UsageRecord
 
 log = logging.getLogger(__name__)
 #: The word a task is cancelled with when its caller has left.
 LEFT = "the caller left"
+#: Tasks whose answers are written in tokens.
+_WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
 #: How long an upstream may take to close a stream it has ended, in seconds.
 _GRACE = 1.0
 
@@ -30,12 +34,9 @@ _GRACE = 1.0
 class Meter:
     """Measures answers and settles calls, each exactly once, however it ends."""
 
-    def __init__(
-        self, ledger: Ledger, limiter: Limiter, price: Callable[[Deployment], Price | None], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, ledger: Ledger, limiter: Limiter, clock: Callable[[], float] = time.perf_counter) -> None:
         self._ledger = ledger
         self._limiter = limiter
-        self._price = price
         self._clock = clock
 
     def close(self, call: Call, error: BaseException) -> None:
@@ -46,7 +47,7 @@ class Meter:
             self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
         else:
             # Cancelled: the upstream may have read the prompt, so the prompt stays counted.
-            read = Tokens(input=_input(call)) if call.deployment else Tokens()
+            read = Tokens(input=_input(call)) if call.attempt else Tokens()
             end = _cancelled_by(error)
             self._settle(call, end.status, end.code, read, estimated=True)
 
@@ -60,6 +61,13 @@ class Meter:
         with contextlib.suppress(Overloaded):
             self._write(request, key, name, "", end.status, end.code, self._clock(), None, Tokens(), 0, priced=True)
 
+    def forsaken(self, call: Call, attempt: Attempt, status: int = ClientGone.status) -> None:
+        """Record an attempt that was begun and given up for another: its upstream may have read the prompt."""
+        read = Tokens(input=_input(call))
+        call.wasted += read.input
+        with contextlib.suppress(Overloaded):
+            self._record(call, attempt, status, "forsaken", read, estimated=True, final=False)
+
     def metered(self, call: Call, answer: Answer) -> Answer:
         """`answer`, measured. One that is whole is settled now; a stream settles when it ends, however it ends."""
         if answer.chunks is None:
@@ -71,17 +79,17 @@ class Meter:
         if answer.status >= 400:
             self._settle(call, answer.status, "upstream_error", Tokens(), estimated=False)
             return
+        spoken = call.attempt.task if call.attempt else call.request.task
         document = orjson.loads(answer.body) if answer.document is None else answer.document
-        usage = document.get("usage")
-        counted = sse.read_usage(usage) if isinstance(usage, dict) else None
-        written = 0 if call.request.task is Task.EMBEDDINGS else len(answer.body) // 4
+        counted = DIALECTS[spoken].usage(document)
+        written = len(answer.body) // 4 if spoken in _WRITTEN else 0
         used = counted or Tokens(input=_input(call), output=written)
         self._settle(call, answer.status, None, used, estimated=counted is None)
 
     async def _metered(
         self, call: Call, status: int, chunks: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
-        tally = sse.Tally(hide_usage=not call.request.wants_usage)
+        tally = _tally(call)
         end: type[GatewayError] | GatewayError | None = GatewayError  # what it is unless an end below is reached
         try:
             async with aclosing(chunks):
@@ -106,24 +114,44 @@ class Meter:
         except UpstreamFailed as error:
             end = error
             self._settle_stream(call, tally, error.status, error.code)
-            yield sse.error_event(error)
+            yield DIALECTS[call.request.task].broken_off(error)
         finally:
             self._settle_stream(call, tally, end.status if end else status, end.code if end else None)
 
-    def _settle_stream(self, call: Call, tally: sse.Tally, status: int, code: str | None) -> None:
+    def _settle_stream(self, call: Call, tally: Tally, status: int, code: str | None) -> None:
         if call.settled:
             return
-        # A stream that was cut brought no usage: each piece is a token or more, of four bytes or so.
-        used = tally.usage or Tokens(input=_input(call), output=max(tally.pieces, len(tally.text) // 4))
-        self._settle(call, status, code, used, estimated=tally.usage is None)
+        whole = tally.done or tally.finished
+        if tally.usage is not None and whole:
+            self._settle(call, status, code, tally.usage, estimated=False)
+            return
+        # A stream that was cut brought no usage, or the beginning of it: each piece is a token or more, of four bytes.
+        told = tally.usage or Tokens(input=_input(call))
+        told.output = max(told.output, tally.pieces, len(tally.text) // 4)
+        self._settle(call, status, code, told, estimated=True)
 
     def _settle(self, call: Call, status: int, code: str | None, used: Tokens, *, estimated: bool) -> None:
         if call.settled:
             return
         call.settled = True
-        self._limiter.settle(call, used.input + used.output)
-        deployment = call.deployment
-        price = self._price(deployment) if deployment else None
+        if call.attempt is not None:
+            call.attempt.end()
+        self._limiter.settle(call, call.wasted + used.input + used.output)
+        self._record(call, call.attempt, status, code, used, estimated=estimated)
+
+    def _record(
+        self,
+        call: Call,
+        attempt: Attempt | None,
+        status: int,
+        code: str | None,
+        used: Tokens,
+        *,
+        estimated: bool,
+        final: bool = True,
+    ) -> None:
+        deployment = attempt.deployment if attempt else None
+        price = deployment.listing.price if deployment else None
         self._write(
             call.request,
             call.key,
@@ -132,11 +160,12 @@ class Meter:
             status,
             code,
             call.started,
-            call.first_token,
+            attempt.first_token if attempt else None,
             used,
             price.cost(used) if price else 0,
             priced=price is not None or deployment is None,
             estimated=estimated,
+            final=final,
         )
 
     def _write(
@@ -154,6 +183,7 @@ class Meter:
         *,
         priced: bool,
         estimated: bool = False,
+        final: bool = True,
     ) -> None:
         latency = self._clock() - started
         record = UsageRecord(
@@ -175,8 +205,16 @@ class Meter:
             estimated=estimated,
             latency=latency,
             first_token=first_token,
+            final=final,
         )
         self._ledger.add(record)
+
+
+def _tally(call: Call) -> Tally:
+    """What reads the stream of the attempt under way, and puts it into the caller's dialect if that is another."""
+    asked, spoken = call.request, call.attempt.task if call.attempt else call.request.task
+    through = None if spoken is asked.task else Translator(asked.body, asked.task, spoken)
+    return DIALECTS[spoken].tally(asked.body, through)
 
 
 async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:

@@ -26,7 +26,15 @@ FLOORS = {
     "composition": ["gateway.server*", "gateway.cli*"],
     "edges": ["gateway.api*", "promptlab.api*", "promptlab.workbench*"],
     "words": [
-        *["gateway", "gateway.types", "gateway.errors", "gateway.routes", "gateway.strict", "gateway.dialects*"],
+        *[
+            "gateway",
+            "gateway.types",
+            "gateway.errors",
+            "gateway.routes",
+            "gateway.strict",
+            "gateway.money",
+            "gateway.dialects*",
+        ],
         *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],
     ],
@@ -37,6 +45,7 @@ FLOORS = {
     ],
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
+        *["gateway.attempts", "gateway.health"],
         *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.streaming"],
         *[
             "promptlab.lab",

@@ -13,6 +13,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+#: Status, headers and body of an error in one wire format.
+Refusal = Callable[[GatewayError], tuple[int, Mapping[str, str], bytes]]
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int, patience: float) -> bytes:
@@ -66,9 +68,9 @@ async def answer(send: Send, status: int, headers: Mapping[str, str], body: byte
     await send({"type": "http.response.body", "body": body})
 
 
-async def answer_error(send: Send, error: GatewayError, extra: Mapping[str, str]) -> None:
-    """Send `error` in OpenAI's shape."""
-    status, headers, body = to_openai(error)
+async def answer_error(send: Send, error: GatewayError, extra: Mapping[str, str], said: Refusal = to_openai) -> None:
+    """Send `error` in the shape that `said` gives it: OpenAI's, unless the caller speaks another dialect."""
+    status, headers, body = said(error)
     challenge = {"www-authenticate": "Bearer"} if status == 401 else {}
     closing = {"connection": "close"} if isinstance(error, Timeout) else {}
     await answer(send, status, {**headers, **challenge, **closing, **extra}, body)

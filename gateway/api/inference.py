@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `GET /v1/models`: the data plane, raw ASGI."""
+"""The data plane, raw ASGI: a POST to `/v1/` for each task, in the dialect of its path, and `GET /v1/models`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ from gateway import limits
 from gateway.api import http
 from gateway.api.access import Access
 from gateway.dialects import body as json_body
-from gateway.dialects.sse import error_event
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
 from gateway.proxy import Proxy
-from gateway.routes import Route, Task
+from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.routing import Router
 from gateway.types import Answer, Call, Key, Request, Scope
 from gateway.usage import LEFT
 
 log = logging.getLogger(__name__)
 
-_TASKS = {f"/v1/{task.value}": task for task in Task}
+_TASKS = {f"/v1/{task.value}": task for task in DIALECTS}
+#: Tasks whose answers may be streamed.
+_STREAMED = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
 #: The caller's headers an upstream gets to see; everything else stays here.
 _PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
 _MODELS = "/v1/models"
+#: How many of the fields that were dropped a header names.
+_NAMED = 20
 
 
 class Inference:
@@ -44,11 +49,11 @@ class Inference:
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
-        exchange = _Exchange(send, f"req_{random.getrandbits(96):024x}")
+        task = _TASKS.get(scope["path"])
+        exchange = _Exchange(send, f"req_{random.getrandbits(96):024x}", DIALECTS[task or Task.CHAT])
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             key = await self._caller(headers)
-            task = _TASKS.get(scope["path"])
             if task is not None:
                 _need_method(scope, "POST")
                 await self._infer(exchange, headers, receive, task, key)
@@ -99,8 +104,9 @@ class Inference:
 class _Exchange:
     """One request and its answer: an id, whether the caller is still there, and what was sent."""
 
-    def __init__(self, send: http.Send, request_id: str) -> None:
+    def __init__(self, send: http.Send, request_id: str, dialect: Dialect) -> None:
         self.id = request_id
+        self._dialect = dialect
         self.left = False
         self._send = send
         self._started = False
@@ -125,8 +131,10 @@ class _Exchange:
     async def send(self, call: Call, answer: Answer) -> None:
         """Send a provider's answer, whole or as it comes."""
         headers = {**answer.headers, **self._own(), **limits.headers(call.grants)}
-        if call.deployment is not None:
-            headers["x-promptyard-deployment"] = call.deployment.id
+        if call.attempt is not None:
+            headers["x-promptyard-deployment"] = call.attempt.deployment.id
+            if call.attempt.dropped:
+                headers["x-promptyard-dropped"] = ", ".join(call.attempt.dropped[:_NAMED])
         if answer.chunks is None:
             self._started = True
             await http.answer(self._send, answer.status, headers, answer.body)
@@ -149,9 +157,9 @@ class _Exchange:
         if isinstance(error, ClientGone):
             return
         if self._started:
-            await self._send({"type": "http.response.body", "body": error_event(error)})
+            await self._send({"type": "http.response.body", "body": self._dialect.broken_off(error)})
             return
-        await http.answer_error(self._send, error, self._own())
+        await http.answer_error(self._send, error, self._own(), self._dialect.refusal)
 
     async def _begin(self, status: int, headers: Mapping[str, str]) -> None:
         # Proxies in front must neither keep a stream back nor keep it.
@@ -163,7 +171,8 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     def _own(self) -> dict[str, str]:
-        return {"x-request-id": self.id}
+        # Under the name that Anthropic's client looks for as well.
+        return {"x-request-id": self.id, "request-id": self.id}
 
 
 def _request(request_id: str, task: Task, body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Request:
@@ -174,26 +183,9 @@ def _request(request_id: str, task: Task, body: dict[str, Any], headers: Mapping
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
-    if not isinstance(body.get("stream_options") or {}, dict):
-        raise BadRequest("'stream_options' must be an object.", param="stream_options")
-    _need_content(task, body)
+    DIALECTS[task].check(body)
     passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
-    return Request(request_id, task, model, body, bool(stream) and task is not Task.EMBEDDINGS, passed)
-
-
-def _need_content(task: Task, body: dict[str, Any]) -> None:
-    match task:
-        case Task.CHAT:
-            messages = body.get("messages")
-            if not isinstance(messages, list) or not messages:
-                raise BadRequest("'messages' must be a list of at least one message.", param="messages")
-            for number, message in enumerate(messages):
-                if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                    raise BadRequest("A message must be an object with a 'role'.", param=f"messages[{number}]")
-        case Task.COMPLETIONS if not isinstance(body.get("prompt"), str | list):
-            raise BadRequest("'prompt' must be a string or a list.", param="prompt")
-        case Task.EMBEDDINGS if not isinstance(body.get("input"), str | list):
-            raise BadRequest("'input' must be a string or a list.", param="input")
+    return Request(request_id, task, model, body, bool(stream) and task in _STREAMED, passed, headers)
 
 
 def _model(route: Route) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from gateway.dialects.sse import Tally, Through
 from gateway.errors import BadRequest, GatewayError
-from gateway.types import Tokens
+from gateway.money import Tokens
 
 Document = dict[str, Any]
 
@@ -38,7 +39,7 @@ class Losses:
         """
         if not self.drop:
             raise BadRequest(
-                f"{param} cannot be sent to this model: {why} Leave it out, or ask for `unsupported: drop` on its route.",
+                f"{param} cannot be sent to this model: {why} Leave it out, or have `unsupported: drop` on its route.",
                 param=param,
                 code="unsupported_parameter",
             )
@@ -47,17 +48,21 @@ class Losses:
 
 
 class Output(NamedTuple):
-    """What a request says of its answer: the caller's cap in tokens on each (None: none), and how many there will be."""
+    """What a request says of its answer: the caller's cap in tokens on each (None: none), how many there will be.
+
+    `param` is the field that says the cap.
+    """
 
     cap: int | None
     answers: int
+    param: str = "max_tokens"
 
 
 class Decoder(Protocol):
     """Turns the events of one upstream stream into chat completion chunks. One object a stream."""
 
     def feed(self, document: Document) -> Iterable[Document]:
-        """The chunks that one event (its parsed `data`) stands for; the last ones carry `finish_reason`, then `usage`."""
+        """The chunks that one event (its parsed `data`) stands for; the last carry `finish_reason`, then `usage`."""
 
 
 class Encoder(Protocol):
@@ -85,11 +90,18 @@ class Dialect(Protocol):
     def usage(self, document: Mapping[str, Any]) -> Tokens | None:
         """The tokens a whole answer states."""
 
+    def tally(self, body: Mapping[str, Any], through: Through | None) -> Tally:
+        """What reads an upstream's stream. `body` is the caller's request, in another dialect if there is `through`."""
+
     def refusal(self, error: GatewayError) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of `error` as callers of this dialect read it."""
 
     def broken_off(self, error: GatewayError) -> bytes:
         """The event that ends a stream which cannot be finished."""
+
+
+class Conversation(Dialect, Protocol):
+    """A dialect of conversations, which any other of them can be translated into and from."""
 
     def to_chat(self, body: Mapping[str, Any], losses: Losses) -> Document:
         """A request of this dialect as a chat request. Raises `BadRequest`; what chat cannot say goes to `losses`."""

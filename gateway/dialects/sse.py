@@ -1,36 +1,50 @@
-"""Server-sent events of OpenAI's streams: read for usage and text as they pass, byte for byte."""
+"""Server-sent events of an upstream: read for usage and text as they pass, byte for byte or through a translator."""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import orjson
 
 from gateway.dialects import lenient
-from gateway.errors import GatewayError, UpstreamFailed, to_openai
-from gateway.types import Tokens
+from gateway.errors import UpstreamFailed
+from gateway.money import Tokens
 
 #: One event larger than this is an upstream gone wrong.
 MAX_EVENT = 16 * 1024 * 1024
-DONE = b"data: [DONE]\n\n"
 # No answer has more tokens. A provider that says so must not overflow a column, or the sum of one.
 _MOST = 2**31 - 1
 _BLANK = re.compile(rb"\n\r?\n")
 _LONE_CR = re.compile(rb"\r[^\n]")
 
 
-class Tally:
+class Through(Protocol):
+    """What a stream goes through when its caller speaks another dialect than its upstream."""
+
+    def feed(self, document: dict[str, Any]) -> bytes:
+        """One of the upstream's events as the caller's, or nothing yet."""
+
+    def end(self) -> bytes:
+        """The end of the caller's stream, once the upstream's came."""
+
+
+class Tally(ABC):
     """What a stream has said so far. `feed` it the upstream's bytes and send on what it returns.
 
     `usage` is the provider's own count once it came. `text` is what the model wrote, in
     UTF-8, and stands in for a count when a stream is cut. `pieces` counts chunks that
     carried something. `begun` says that an event came, `done` that the stream came to an end of its own.
+    A dialect's own tally says in `_note` what its events mean.
     """
 
-    __slots__ = ("_hide_usage", "_rest", "begun", "done", "failed", "finished", "pieces", "text", "usage")
+    __slots__ = ("_rest", "_through", "begun", "done", "failed", "finished", "pieces", "text", "usage")
 
-    def __init__(self, *, hide_usage: bool = False) -> None:
-        self._hide_usage = hide_usage
+    def __init__(self, through: Through | None = None) -> None:
         self._rest = b""
+        self._through = through
         self.usage: Tokens | None = None
         self.text = bytearray()
         self.pieces = 0
@@ -38,6 +52,10 @@ class Tally:
         self.failed: UpstreamFailed | None = None
         self.finished = False
         self.done = False
+
+    @abstractmethod
+    def _note(self, document: dict[str, Any]) -> bool:
+        """Note what one event says; whether it is one that only we asked for. Raises `UpstreamFailed` for an error."""
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events `chunk` completes, less our own usage event. An event cut short waits for its rest.
@@ -58,14 +76,13 @@ class Tally:
             return b""
         events = chunk[:end] if self._rest else chunk
         if events.count(b"\n\n") == 1 and b"\r" not in events:
-            return b"" if self._read(events) else events
-        passed = []
+            return self._read(events)
+        passed: list[bytes] = []
         for event in _split(events):
             try:
-                if not self._read(event):
-                    passed.append(event)
+                passed.append(self._read(event))
             except UpstreamFailed as error:
-                if not passed:
+                if not any(passed):
                     raise
                 self.failed = error
                 break
@@ -74,95 +91,68 @@ class Tally:
     def close(self) -> bytes:
         """The upstream ended: what is left to send on. Raises `UpstreamFailed` when its answer was not complete."""
         rest, self._rest = self._rest, b""
+        ended = self.done
         if rest.strip():
             # Some servers leave out the last blank line.
             self.done = _data(rest) == b"[DONE]"
         if not self.done and (rest.strip() or not self.finished):
             raise UpstreamFailed("The provider's stream broke off before the answer was complete.")
-        return rest
+        if self._through is None:
+            return rest
+        return b"" if ended else self._through.end()
 
-    def _read(self, event: bytes) -> bool:
-        """Note what `event` says; whether it is the usage event that only we asked for."""
+    def _read(self, event: bytes) -> bytes:
+        """What goes on to the caller for one `event`, having noted what it says."""
         data = _data(event)
+        through = self._through
         if data is None:
-            return False
+            return event if through is None else b""
         if data == b"[DONE]":
-            self.begun = self.done = True
-            return False
-        taken = self._note(data)
+            ended, self.begun, self.done = self.done, True, True
+            return event if through is None else b"" if ended else through.end()
+        document = _document(data)
+        taken = self._note(document)
         self.begun = True
-        return taken
+        if through is not None:
+            return through.feed(document) + (through.end() if self.done else b"")
+        return b"" if taken else event
 
-    def _note(self, data: bytes) -> bool:
-        try:
-            document = lenient.loads(data)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise UpstreamFailed("The provider's stream holds an event that is not a JSON object.")
-        choices = document.get("choices")
-        if isinstance(choices, list):
-            for choice in choices:
-                if not isinstance(choice, dict):
-                    raise UpstreamFailed("The provider's stream holds a choice that is not a JSON object.")
-                self._note_choice(choice)
-        if not choices and document.get("error"):
-            raise UpstreamFailed(f"The provider broke its stream off: {_message(document['error'])}")
-        usage = document.get("usage")
-        if not isinstance(usage, dict):
-            return False
-        self.usage = read_usage(usage)
-        return self._hide_usage and not choices
-
-    def _note_choice(self, choice: dict[str, Any]) -> None:
-        if choice.get("finish_reason"):
-            self.finished = True
-        delta = choice.get("delta")
-        # Chat says `delta`, completions say `text`.
-        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
-        if not (text and isinstance(text, str)):
-            text = _rest_of(delta) if isinstance(delta, dict) else ""
-        if text:
+    def say(self, *parts: Any) -> None:
+        """Count what the model wrote, in one chunk: text, reasoning, arguments of tools. Nothing counts as nothing."""
+        said = "".join(lenient.text(part) for part in parts if part)
+        if said:
             self.pieces += 1
-            self.text += text.encode("utf-8", "surrogatepass")
+            self.text += said.encode("utf-8", "surrogatepass")
 
 
-def _rest_of(delta: dict[str, Any]) -> str:
-    """What a delta without plain text says: reasoning, refusals and tool calls are output too.
-
-    Only counted, never judged: content in parts, and whatever else is new, is between caller and upstream.
-    """
-    said = [delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal")]
-    tools = delta.get("tool_calls")
-    for tool in tools if isinstance(tools, list) else ():
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict):
-            said += (function.get("name"), function.get("arguments"))
-    return "".join(lenient.text(part) for part in said if part)
-
-
-def read_usage(usage: dict[str, Any]) -> Tokens:
-    """Tokens from OpenAI's `usage` object; what is missing or not a number counts as none."""
-    return Tokens(
-        input=_count(usage, "prompt_tokens"),
-        output=_count(usage, "completion_tokens"),
-        cached=_count(usage.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
-    )
-
-
-def error_event(error: GatewayError) -> bytes:
-    """How a stream that broke says so: an event the official client raises as `APIError`, and no `[DONE]`."""
-    return b"data: " + to_openai(error)[2] + b"\n\n"
-
-
-def _count(holder: Any, name: str) -> int:
+def count(holder: Any, name: str) -> int:
+    """A number of tokens from a provider's `usage`; what is missing or no number counts as none."""
     value = holder.get(name) if isinstance(holder, dict) else None
     return min(value, _MOST) if isinstance(value, int) and value > 0 else 0
 
 
-def _message(error: Any) -> str:
+def said(error: Any) -> str:
+    """The message of an upstream's `error`, as text that can be put into ours."""
     return lenient.said(error.get("message", error) if isinstance(error, dict) else error)
+
+
+def event(document: dict[str, Any], name: str | None = None) -> bytes:
+    """One event that says `document`."""
+    try:
+        data = orjson.dumps(document)
+    except TypeError:  # half a surrogate pair, or digits beyond 64 bits, which an upstream may have sent
+        data = json.dumps(document).encode()
+    return b"data: %b\n\n" % data if name is None else b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = lenient.loads(data)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise UpstreamFailed("The provider's stream holds an event that is not a JSON object.")
+    return document
 
 
 def _data(event: bytes) -> bytes | None:

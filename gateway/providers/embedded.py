@@ -25,6 +25,7 @@ from gateway.types import Answer, UpstreamRequest
 log = logging.getLogger(__name__)
 
 MODEL = "smollm2"
+_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS))
 DIMENSIONS = 576
 SLOTS = 4
 CONTEXT = 4096
@@ -53,6 +54,10 @@ class EmbeddedProvider:
         self._child: _Child | None = None
         self._changed = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+
+    def speaks(self, task: Task, model: str) -> bool:
+        """Chat, completions and embeddings (`Provider.speaks`)."""
+        return task in _SPOKEN
 
     async def start(self) -> None:
         """Begin to load the model beside the calls."""

@@ -32,6 +32,7 @@ from gateway.providers.openai import checked
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
+_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS))
 _ECHO = FakeStep.model_validate({})
 _JSON = {"content-type": "application/json"}
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -47,6 +48,10 @@ class FakeProvider:
         self._steps = script.script or [_ECHO]
         self._cycle = script.cycle
         self._calls = itertools.count()
+
+    def speaks(self, task: Task, model: str) -> bool:
+        """Chat, completions and embeddings (`Provider.speaks`)."""
+        return task in _SPOKEN
 
     async def start(self) -> None:
         """Nothing to begin."""

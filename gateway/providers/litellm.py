@@ -77,6 +77,10 @@ class LiteLLMProvider:
         self._secrets = sorted((*hidden, *self._headers.values()), key=len, reverse=True)
         self._litellm: Any = None
 
+    def speaks(self, task: Task, model: str) -> bool:
+        """What litellm has a function for (`Provider.speaks`)."""
+        return task in _FUNCTIONS
+
     async def start(self) -> None:
         """Nothing runs beside the calls."""
 

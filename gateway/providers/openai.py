@@ -9,8 +9,10 @@ import orjson
 from gateway.dialects import lenient
 from gateway.errors import UpstreamFailed, to_openai
 from gateway.providers.transport import Transport
-from gateway.routes import ProviderSpec
+from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
+
+_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS))
 
 
 class OpenAIProvider:
@@ -23,6 +25,10 @@ class OpenAIProvider:
         self._headers = {name: value.get_secret_value() for name, value in spec.headers.items()}
         if spec.api_key is not None:
             self._headers["authorization"] = f"Bearer {spec.api_key.get_secret_value()}"
+
+    def speaks(self, task: Task, model: str) -> bool:
+        """Whatever the older of OpenAI's own tasks are (`Provider.speaks`)."""
+        return task in _SPOKEN
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""

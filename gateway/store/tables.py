@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, true
 
 metadata = MetaData()
 
@@ -64,6 +64,8 @@ usage = Table(
     Column("estimated", Boolean, nullable=False),
     Column("latency", Float, nullable=False),
     Column("first_token", Float),
+    # False: an attempt that used tokens and did not become its call's answer.
+    Column("final", Boolean, nullable=False, server_default=true()),
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, cast, func, insert, select, update
+from sqlalchemy import Integer, and_, cast, func, insert, select, update
 
 from gateway.store.tables import journals, usage
 from gateway.types import UsageFilter, UsageRecord, UsageSum
@@ -81,7 +81,11 @@ class UsageStore:
     def find(self, request_id: str) -> UsageRecord | None:
         """The record of one call."""
         with self._database.read() as connection:
-            row = connection.execute(select(usage).where(usage.c.request_id == request_id)).mappings().first()
+            row = (
+                connection.execute(select(usage).where(usage.c.request_id == request_id, usage.c.final))
+                .mappings()
+                .first()
+            )
             return None if row is None else UsageRecord(**{name: row[name] for name in _FIELDS})
 
     def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
@@ -89,8 +93,8 @@ class UsageStore:
         groups = [_GROUPS[name].label(name) for name in by]
         statement = select(
             *groups,
-            func.count().label("calls"),
-            func.sum(cast(usage.c.status >= 400, Integer)).label("failed"),
+            func.sum(cast(usage.c.final, Integer)).label("calls"),
+            func.sum(cast(and_(usage.c.final, usage.c.status >= 400), Integer)).label("failed"),
             func.sum(usage.c.input_tokens).label("input_tokens"),
             func.sum(usage.c.output_tokens).label("output_tokens"),
             func.sum(usage.c.cost).label("cost"),
@@ -108,7 +112,7 @@ class UsageStore:
         return [
             UsageSum(
                 group={name: row[name] for name in by},
-                calls=int(row["calls"]),
+                calls=int(row["calls"] or 0),
                 failed=int(row["failed"] or 0),
                 input_tokens=int(row["input_tokens"] or 0),
                 output_tokens=int(row["output_tokens"] or 0),

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 
 from gateway.counters import MemoryCounters
+from gateway.database import open_database
 from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
 from gateway.fallback import send
+from gateway.health import Health
+from gateway.journal import Journal
+from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.providers.fake import FakeProvider
 from gateway.routes import Config, Deployment, Limits, ProviderSpec, Route, Task, Timeouts
 from gateway.routing import Router
+from gateway.store import migrations
+from gateway.store.usage import UsageStore
 from gateway.types import Answer, Call, Key, Request, Scope, UpstreamRequest
+from gateway.usage import Meter
 
 KEY = Key("key_1", "one", frozenset(Scope), limits=Limits(concurrency=10, tpm=100_000))
 BODY = {"model": "first", "messages": [{"role": "user", "content": "hi"}]}
@@ -37,22 +45,39 @@ class Recorder(FakeProvider):
 
 
 class Bench:
-    """Routes over fakes, and real counters."""
+    """Routes over fakes, real counters and a real journal."""
+
+    ledger: ClassVar[Ledger]
 
     def __init__(self, routes: list[Route], providers: list[Recorder]) -> None:
         named = {provider.name: provider for provider in providers}
-        self.router = Router(Config({}, {route.name: route for route in routes}), named)
+        self.router = Router(Config({}, {route.name: route for route in routes}), named, Health())
         self.counters = MemoryCounters()
-        self.limiter = Limiter(self.counters, lambda _route: None)
+        self.limiter = Limiter(self.counters)
+        self.meter = Meter(self.ledger, self.limiter)
         self.routes = {route.name: route for route in routes}
 
     async def admit(self, name: str = "first", *, streamed: bool = False, **body: Any) -> Call:
         request = Request("req_1", Task.CHAT, name, {**BODY, **body}, streamed, {"accept": "x"})
         return await self.limiter.admit(KEY, self.routes[name], request)
 
+    async def send(self, call: Call) -> Answer:
+        return await send(self.router, self.limiter, self.meter, call)
+
     async def said(self, call: Call) -> str:
-        answer = await send(self.router, self.limiter, call)
+        answer = await self.send(call)
         return str(orjson.loads(answer.body)["choices"][0]["message"]["content"])
+
+
+@pytest.fixture(autouse=True)
+async def journalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    database = open_database(f"sqlite:///{tmp_path / 'usage.db'}")
+    migrations.migrate(database)
+    ledger = Ledger(Journal(tmp_path / "journal"), UsageStore(database))
+    monkeypatch.setattr(Bench, "ledger", ledger, raising=False)
+    yield
+    await ledger.close()
+    database.close()
 
 
 def route(name: str, *providers: str, **fields: Any) -> Route:
@@ -80,14 +105,14 @@ async def test_the_next_one_is_asked_the_same(bad: Mapping[str, Any], streamed: 
     broken, good = Recorder("broken", bad), Recorder("good")
     bench = Bench([route("first", "broken", fallbacks=("second",)), route("second", "good")], [broken, good])
     call = await bench.admit(streamed=streamed)
-    answer = await send(bench.router, bench.limiter, call)
+    answer = await bench.send(call)
     assert answer.status == 200
     [one], [other] = broken.asked, good.asked
     assert (one.body, one.headers, one.stream, one.task) == (other.body, other.headers, other.stream, other.task)
     assert (one.model, other.model) == ("broken-model", "good-model")
-    assert call.deployment is not None
-    assert call.deployment.provider == "good"
-    assert call.first_token is not None
+    assert call.attempt is not None
+    assert call.attempt.deployment.provider == "good"
+    assert call.attempt.first_token is not None
     # Of the first route nothing is held any more: another call may begin there.
     again = await bench.admit()
     for each in (call, again):
@@ -101,7 +126,7 @@ async def test_the_next_one_is_asked_the_same(bad: Mapping[str, Any], streamed: 
 async def test_every_deployment_is_asked_once_and_the_last_failure_is_told() -> None:
     providers = [Recorder(name, {"error": {"status": 503, "message": name}}) for name in ("a", "b", "c", "d")]
     bench = Bench([route("first", "a", "b", "c", fallbacks=("second",)), route("second", "d")], providers)
-    answer = await send(bench.router, bench.limiter, await bench.admit())
+    answer = await bench.send(await bench.admit())
     assert orjson.loads(answer.body)["error"]["message"] == "d"
     assert [len(provider.asked) for provider in providers] == [1, 1, 1, 1]
 
@@ -113,7 +138,7 @@ async def test_every_deployment_is_asked_once_and_the_last_failure_is_told() -> 
 async def test_a_last_failure_without_an_answer_is_raised(bad: Mapping[str, Any], kind: type[UpstreamFailed]) -> None:
     bench = Bench([route("first", "a")], [Recorder("a", bad)])
     with pytest.raises(UpstreamFailed) as caught:
-        await send(bench.router, bench.limiter, await bench.admit())
+        await bench.send(await bench.admit())
     assert type(caught.value) is kind
 
 
@@ -122,7 +147,7 @@ async def test_the_callers_fault_is_sent_nowhere_else(status: int) -> None:
     good = Recorder("good")
     providers = [Recorder("a", {"error": {"status": status}}), good]
     bench = Bench([route("first", "a", fallbacks=("second",)), route("second", "good")], providers)
-    assert (await send(bench.router, bench.limiter, await bench.admit())).status == status
+    assert (await bench.send(await bench.admit())).status == status
     assert not good.asked
 
 
@@ -136,7 +161,7 @@ async def test_a_full_fallback_is_passed_over_and_the_first_failure_stays() -> N
     assert not providers[1].asked
     taken.append(call)
     again = await bench.admit()
-    assert (await send(bench.router, bench.limiter, again)).status == 503
+    assert (await bench.send(again)).status == 503
     assert len(providers[2].asked) == 1
     for each in (*taken, again):
         bench.limiter.settle(each, 0)
@@ -157,7 +182,7 @@ async def test_leaving_while_a_provider_is_silent_cancels_it() -> None:
     bench = Bench([route("first", "a", timeouts=Timeouts(), fallbacks=("b",)), route("b", "b")],
                   [Recorder("a", {"stall": 0}), Recorder("b")])  # fmt: skip
     call = await bench.admit()
-    task = asyncio.create_task(send(bench.router, bench.limiter, call))
+    task = asyncio.create_task(bench.send(call))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -193,7 +218,7 @@ async def test_a_routes_cap_is_set_on_every_name_the_caller_gave() -> None:
 def test_the_first_is_drawn_by_weight_and_then_the_next() -> None:
     weights = {"a": 70.0, "b": 20.0, "c": 10.0, "resting": 0.0}
     one = Route("first", tuple(Deployment(name, "m", weight) for name, weight in weights.items()))
-    router = Router(Config({}, {"first": one}), {})
+    router = Router(Config({}, {"first": one}), {}, Health())
     orders = Counter("".join(each.provider for each in router.order(one)) for _ in range(20_000))
     assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
     first, second = Counter[str](), Counter[str]()

@@ -17,8 +17,8 @@ from gateway.database import Database, open_database
 from gateway.errors import BadRequest, InvalidKey, NotFound
 from gateway.keys import ADMIN, ANONYMOUS, Keys
 from gateway.routes import Limits
+from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.store.tables import metadata
 from gateway.types import Scope
 
 Open = Callable[[], Database]
@@ -31,7 +31,7 @@ def opened(database_url: str) -> Iterator[Open]:
 
     def open_again() -> Database:
         databases.append(open_database(database_url))
-        databases[-1].migrate("gateway", metadata, ())
+        migrations.migrate(databases[-1])
         return databases[-1]
 
     yield open_again

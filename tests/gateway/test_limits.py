@@ -13,6 +13,7 @@ from gateway import limits, tokens
 from gateway.counters import MemoryCounters
 from gateway.errors import BadRequest, RateLimited
 from gateway.limits import Limiter
+from gateway.money import Listing
 from gateway.routes import Deployment, Limits, Route, RouteTask, Task
 from gateway.types import Key, Request, Scope
 
@@ -30,12 +31,17 @@ def key(limits: Limits, name: str = "a") -> Key:
 
 
 def route(limits: Limits | None = None, **fields: object) -> Route:
-    return Route("r", (Deployment("p", "gpt-4o"),), limits=limits or Limits(), **fields)  # type: ignore[arg-type]
+    return Route(
+        "r",
+        (Deployment("p", "gpt-4o", listing=Listing(max_output_tokens=10_000)),),
+        limits=limits or Limits(),
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def limiter() -> Limiter:
-    return Limiter(MemoryCounters(), lambda _: 10_000)
+    return Limiter(MemoryCounters())
 
 
 async def admitted(limiter: Limiter, limits: Limits, **body: Any) -> tuple[int, int]:

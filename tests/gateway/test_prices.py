@@ -13,10 +13,10 @@ import pytest
 
 from gateway import config
 from gateway.errors import ConfigError
-from gateway.prices import FREE, Listing, Price, PriceTable, Rates
+from gateway.money import FREE, Listing, Price, Rates, Tokens
+from gateway.prices import PriceTable
 from gateway.routes import Deployment, ProviderSpec
 from gateway.settings import price_map_file
-from gateway.types import Tokens
 
 D = Decimal
 
@@ -239,7 +239,7 @@ def test_a_broken_shipped_table_leaves_calls_unpriced(
     assert ("cannot be read" in caplog.text) == (content != b"[]")
 
 
-def test_warm_reads_the_shipped_table_once_for_all_deployments(tmp_path: Path, shipped: Path) -> None:
+def test_pricing_a_configuration_reads_the_shipped_table_once(tmp_path: Path, shipped: Path) -> None:
     routes = tmp_path / "routes.yaml"
     routes.write_text(
         "providers: {o: {type: openai, api_key: '${K}'}, l: {type: embedded}}\n"
@@ -249,13 +249,9 @@ def test_warm_reads_the_shipped_table_once_for_all_deployments(tmp_path: Path, s
     )
     loaded = config.load(routes, {"K": "v"})
     table = PriceTable(shipped)
-    table.warm(loaded)
+    priced = table.priced(loaded)
     shipped.unlink()
-    prices = {
-        one.id: table.find(loaded.providers[one.provider], one)
-        for route in loaded.routes.values()
-        for one in route.deployments
-    }
+    prices = {one.id: one.listing.price for route in priced.routes.values() for one in route.deployments}
     assert prices["l/smollm2"] == FREE
     assert prices["o/gpt-x"] == Price(Rates(D("1.5E-7"), D("6E-7"), D("7.5E-8")))
     assert prices["o/embed-x"] == Price(Rates(D("2E-8"), D(0)))

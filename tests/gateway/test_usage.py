@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,24 +20,18 @@ from gateway.errors import BadRequest, Overloaded, RateLimited, UpstreamFailed, 
 from gateway.journal import Journal
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
+from gateway.money import Listing, Price, Rates
 from gateway.routes import Deployment, Limits, Route, RouteTask, Task
-from gateway.store.tables import metadata
+from gateway.store import migrations
 from gateway.store.usage import UsageStore
-from gateway.types import Answer, Call, Key, Request, Scope, UsageFilter
+from gateway.types import Answer, Attempt, Call, Key, Request, Scope, UsageFilter
 from gateway.usage import LEFT, Meter
 from tests.services.upstream import DONE, STREAM, chat, delta, usage_chunk
 
 KEY = Key("key_1", "one", frozenset(Scope), limits=Limits(concurrency=1, tpm=100_000))
-DEPLOYMENT = Deployment("up", "m")
+#: A nano-dollar a token in, ten a token out.
+DEPLOYMENT = Deployment("up", "m", listing=Listing(Price(Rates(Decimal("1e-9"), Decimal("1e-8")))))
 BODY = {"model": "r", "messages": [{"role": "user", "content": "Say hello to everybody."}]}
-
-
-class Price:
-    """A nano-dollar a token in, ten a token out."""
-
-    @staticmethod
-    def cost(tokens: Any) -> int:
-        return int(tokens.input + 10 * tokens.output)
 
 
 class Bench:
@@ -44,19 +39,19 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.database = open_database(f"sqlite:///{folder / 'usage.db'}")
-        self.database.migrate("gateway", metadata, ())
+        migrations.migrate(self.database)
         self.journal = Journal(folder / "journal")
         self.ledger = Ledger(self.journal, UsageStore(self.database))
         self.counters = MemoryCounters()
-        self.limiter = Limiter(self.counters, lambda _route: None)
+        self.limiter = Limiter(self.counters)
         now = iter(range(1000))
-        self.meter = Meter(self.ledger, self.limiter, lambda _one: Price(), lambda: next(now) / 10)  # type: ignore[arg-type,return-value]
+        self.meter = Meter(self.ledger, self.limiter, lambda: next(now) / 10)
 
     async def call(self, *, streamed: bool = False, task: Task = Task.CHAT, **body: Any) -> Call:
         kind = RouteTask.EMBEDDINGS if task is Task.EMBEDDINGS else RouteTask.CHAT
         route = Route("r", (DEPLOYMENT,), kind, limits=Limits(concurrency=1))
         call = await self.limiter.admit(KEY, route, Request("req_1", task, "r", {**BODY, **body}, streamed, {}))
-        call.deployment = DEPLOYMENT
+        call.attempt = Attempt(DEPLOYMENT, task)
         call.started = 0.0
         assert self.counters.running() == 2
         return call

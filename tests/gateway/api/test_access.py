@@ -13,8 +13,8 @@ from gateway.api.access import Access, secret
 from gateway.database import open_database
 from gateway.errors import Forbidden, InvalidKey
 from gateway.keys import ADMIN, ANONYMOUS, Keys
+from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.store.tables import metadata
 from gateway.types import Scope
 
 Headers = dict[bytes, bytes]
@@ -56,7 +56,7 @@ def test_the_secret_of_a_request(headers: Headers, expected: str | None) -> None
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[KeyStore]:
     database = open_database(f"sqlite:///{tmp_path / 'keys.db'}")
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     yield KeyStore(database)
     database.close()
 

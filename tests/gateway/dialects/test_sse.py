@@ -5,7 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.dialects.sse import DONE, Tally, error_event
+from gateway.dialects.chat import ChatDialect
+from gateway.dialects.chat_tally import DONE
+from gateway.dialects.chat_tally import ChatTally as Tally
 from gateway.errors import UpstreamFailed
 
 
@@ -222,5 +224,5 @@ def test_odd_content_is_counted(content: bytes) -> None:
 def test_any_error_can_be_told(said: bytes) -> None:
     with pytest.raises(UpstreamFailed, match="broke its stream off") as caught:
         Tally().feed(b'data: {"error": ' + said + b"}\n\n")
-    assert error_event(caught.value).startswith(b"data: {")
+    assert ChatDialect().broken_off(caught.value).startswith(b"data: {")
     assert len(caught.value.message) < 600

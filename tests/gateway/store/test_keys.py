@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.database import open_database
 from gateway.routes import Limits
+from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.store.tables import metadata
 from gateway.types import Key, Scope
 
 PLAIN = Key("key_1", "plain", frozenset({Scope.INFERENCE}), created_at=1.5)
@@ -31,7 +31,7 @@ NOTHING = Key("key_3", "may call nothing", frozenset({Scope.TRACKING}), routes=f
 @pytest.fixture
 def store(database_url: str) -> Iterator[KeyStore]:
     database = open_database(database_url)
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     yield KeyStore(database)
     database.close()
 

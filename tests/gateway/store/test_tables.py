@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import Database, open_database
 from gateway.errors import ConfigError
+from gateway.store import migrations
 from gateway.store.tables import metadata
 
 
@@ -60,22 +61,31 @@ def wanted(database: Database) -> dict[str, object]:
 
 
 def test_a_fresh_database_has_the_tables_of_the_code(database: Database) -> None:
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     fresh = described(database)
     assert fresh == wanted(database)
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     assert described(database) == fresh
+
+
+def test_the_first_versions_tables_become_those_of_the_code(database: Database) -> None:
+    migrations.migrate(database)
+    for undo in ("ALTER TABLE gateway_usage DROP COLUMN final", "UPDATE schema_versions SET version = 1"):
+        database.write(lambda connection, undo=undo: connection.exec_driver_sql(undo))
+    assert described(database) != wanted(database)
+    migrations.migrate(database)
+    assert described(database) == wanted(database)
 
 
 def test_tables_of_somebody_else_are_left_alone(database: Database) -> None:
     database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE gateway_usage (mine INTEGER)"))
     with pytest.raises(ConfigError, match="gateway_usage"):
-        database.migrate("gateway", metadata, ())
+        migrations.migrate(database)
     assert list(described(database)) == ["gateway_usage"]
 
 
 def test_tables_of_a_newer_promptyard_are_left_alone(database: Database) -> None:
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     database.write(lambda connection: connection.exec_driver_sql("UPDATE schema_versions SET version = 99"))
     with pytest.raises(ConfigError, match="99"):
-        database.migrate("gateway", metadata, ())
+        migrations.migrate(database)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.database import Database, open_database
-from gateway.store.tables import metadata
+from gateway.store import migrations
 from gateway.store.usage import GROUPS, UsageStore
 from gateway.types import UsageFilter, UsageRecord, UsageSum
 
@@ -40,7 +40,7 @@ EVERYTHING = UsageFilter()
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = open_database(database_url)
-    database.migrate("gateway", metadata, ())
+    migrations.migrate(database)
     yield database
     database.close()
 

@@ -1,0 +1,205 @@
+"""One attempt: a call asked of one deployment, in a dialect it speaks, within the route's timeouts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from gateway.dialects import lenient, translation
+from gateway.dialects.dialect import Losses
+from gateway.dialects.registry import DIALECTS
+from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
+from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
+from gateway.routing import Router
+from gateway.streaming import begun
+from gateway.timing import Within
+from gateway.types import Answer, Attempt, Call, Provider, UpstreamRequest
+
+#: An upstream's status that another deployment may do better than. Every other 4xx is the caller's own.
+_ELSEWHERE = frozenset({408, 409, 425, 429})
+#: And those under which one may say that a conversation is longer than its model's window: in these words.
+_MAY_BE_LENGTH = frozenset({400, 413, 422})
+_TOO_LONG = re.compile(
+    rb"context_length_exceeded|context[ _](?:length|window|size)|too many (?:input )?tokens|prompt is too long"
+    rb"|input is too long|maximum (?:number of )?(?:input )?tokens|reduce the length",
+    re.IGNORECASE,
+)
+_DEFAULT_COOLDOWN = Cooldown()
+#: Headers that mean something in one dialect only.
+_OF_MESSAGES = ("anthropic-version", "anthropic-beta")
+
+
+class Failure(NamedTuple):
+    """One attempt that another may do better than: what came of it, why, and seconds until its upstream said to return.
+
+    `too_long`: the model's window was too small.
+    """
+
+    deployment: Deployment
+    outcome: Answer | GatewayError
+    why: str
+    retry_after: float | None = None
+    too_long: bool = False
+
+
+async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Answer | Failure:
+    """What `one` comes to: an answer, in the caller's dialect if it is whole (a stream is in the attempt's own), or a
+    failure that another deployment may not meet. A fault of the caller's, told by the upstream, is an answer.
+
+    An attempt that gave an answer keeps its place at the deployment until `one.end()`.
+    """
+    condition = router.health.of(one.deployment)
+    try:
+        await condition.enter(one.deployment)
+    except Overloaded as error:
+        return Failure(one.deployment, error, error.message)
+    one.leave = condition.leave
+    told = False
+    try:
+        outcome = await _outcome(router.provider(one.deployment), call, route, one)
+        failure = _judged(route, one.deployment, outcome)
+        if failure is None or failure.too_long:
+            condition.answered(time.perf_counter() - one.started)
+        elif not isinstance(outcome, BadRequest):
+            condition.failed(_cooldown(route), failure.retry_after)
+        told = not isinstance(outcome, BadRequest)
+        if failure is not None:
+            one.end()
+            return failure
+        assert isinstance(outcome, Answer)  # noqa: S101 - what is none was judged a failure
+        return outcome
+    except BaseException:
+        one.end()
+        raise
+    finally:
+        if not told:
+            condition.forsaken()
+
+
+async def _outcome(provider: Provider, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
+    one.started = time.perf_counter()
+    try:
+        one.task = _dialect(provider, call, one.deployment)
+        answer = await _answered(provider, call, route, one)
+        one.first_token = time.perf_counter() - call.started
+        if answer.chunks is None and one.task is not call.request.task:
+            _translate(call, one.task, answer)
+        return answer
+    except (UpstreamFailed, BadRequest) as error:
+        return error
+
+
+def _judged(route: Route, deployment: Deployment, outcome: Answer | GatewayError) -> Failure | None:
+    """Why another deployment may do better; None for an answer, and for a fault of the caller's."""
+    if isinstance(outcome, GatewayError):
+        return Failure(deployment, outcome, outcome.message, outcome.retry_after)
+    if outcome.status >= 500 or outcome.status in _ELSEWHERE:
+        return Failure(deployment, outcome, f"HTTP {outcome.status}", _retry_after(outcome))
+    if outcome.status in _MAY_BE_LENGTH and route.context_fallbacks and _TOO_LONG.search(outcome.body):
+        return Failure(deployment, outcome, "the conversation is too long for it", too_long=True)
+    return None
+
+
+def _cooldown(route: Route) -> Cooldown | None:
+    """When a deployment of `route` rests. Where the file does not say, only one that is not the last resort does."""
+    if route.cooldown is None and (len(route.deployments) > 1 or route.fallbacks):
+        return _DEFAULT_COOLDOWN
+    return route.cooldown
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Seconds the upstream asked to be left alone for: a number or a date, an hour at most."""
+    said = answer.headers.get("retry-after", "")
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
+
+
+def _dialect(provider: Provider, call: Call, deployment: Deployment) -> Task:
+    """The caller's own dialect where `provider` speaks it, so that nothing is translated; else one it can be put into.
+
+    Raises `BadRequest` where there is none.
+    """
+    asked = call.request.task
+    if provider.speaks(asked, deployment.model):
+        return asked
+    if asked in CONVERSATIONS:
+        for task in CONVERSATIONS:
+            if provider.speaks(task, deployment.model):
+                return task
+    raise BadRequest(
+        f"The model '{call.request.model}' cannot be asked at /v1/{asked.value}: "
+        f"provider '{provider.name}' does not answer it.",
+        param="model",
+        code="unsupported_task",
+    )
+
+
+async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) -> Answer:
+    timeouts, stream = route.timeouts, call.request.stream
+    patience = timeouts.first_token if stream else timeouts.whole
+    if timeouts.total is not None:
+        patience = min(patience, timeouts.total)
+    request = _request(call, route, one)
+    deadline = None if timeouts.total is None else asyncio.get_running_loop().time() + timeouts.total
+    try:
+        with Within(patience):
+            answer = await provider.send(request)
+            if answer.chunks is not None:
+                answer = await begun(answer, DIALECTS[one.task].tally(request.body, None), timeouts, deadline)
+            return answer
+    except TimeoutError:
+        raise UpstreamTimeout(
+            f"Provider '{provider.name}' did not {'begin to ' if stream else ''}answer within {patience:g} s."
+        ) from None
+
+
+def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
+    """The caller's request as this attempt sends it.
+
+    A route's cap is sent where the caller set none or a higher. A higher one was refused already where the caller
+    named this route: here it is a fallback, and a shorter answer that says `length` is better than none.
+    """
+    asked = call.request
+    body, headers = asked.body, asked.headers
+    if one.task is not asked.task:
+        losses = Losses(route.drops_unsupported)
+        body = translation.request(body, asked.task, one.task, losses)
+        if asked.stream:
+            body["stream"] = True
+        one.dropped = losses.names
+    if one.task is not Task.MESSAGES and any(name in headers for name in _OF_MESSAGES):
+        headers = {name: value for name, value in headers.items() if name not in _OF_MESSAGES}
+    return UpstreamRequest(
+        task=one.task,
+        model=one.deployment.model,
+        body=DIALECTS[one.task].prepare(body, route.max_output_tokens, stream=asked.stream),
+        headers=headers,
+        stream=asked.stream,
+        connect=route.timeouts.connect,
+    )
+
+
+def _translate(call: Call, task: Task, answer: Answer) -> None:
+    """Put a whole answer, or an upstream's error, into the caller's dialect. Raises `UpstreamFailed` for neither."""
+    asked = call.request
+    try:
+        document = lenient.loads(answer.body) if answer.document is None else answer.document
+        if not isinstance(document, dict):
+            raise UpstreamFailed("The provider's answer is not a JSON object.")
+        if answer.status >= 400:
+            answer.body = translation.refused(document, asked.task, task, answer.status)
+        else:
+            answer.document = document
+            answer.body = translation.answer(document, asked.task, task, asked.body)
+    except ValueError:
+        raise UpstreamFailed("The provider's answer is not JSON.") from None
+    answer.headers["content-type"] = "application/json"

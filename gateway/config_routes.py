@@ -1,0 +1,138 @@
+"""What a route in `routes.yaml` may say: each key with its type, range, example and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from gateway import strict
+from gateway.strict import Strict
+
+
+def _model_name(value: str) -> str:
+    if value != value.strip() or not value.isprintable():
+        raise strict.refusal("must not have spaces around it or control characters.")
+    return value
+
+
+class LimitsModel(Strict):
+    """Shared by all callers of the route; a limit that is not written is not there."""
+
+    rpm: int | None = Field(None, ge=1, le=10**9, description="Requests a minute", examples=["600"])
+    tpm: int | None = Field(None, ge=1, le=10**12, description="Tokens a minute, in and out", examples=["200000"])
+    concurrency: int | None = Field(None, ge=1, le=10**6, description="Calls at once", examples=["8"])
+
+
+class TimeoutsModel(Strict):
+    """Seconds before an attempt is given up."""
+
+    connect: float = Field(5.0, gt=0, le=3600, description="To reach the upstream", examples=["5"])
+    first_token: float = Field(60.0, gt=0, le=86400, description="To a stream's first chunk", examples=["30"])
+    idle: float = Field(60.0, gt=0, le=86400, description="Between two chunks of a stream", examples=["30"])
+    total: float | None = Field(
+        None, gt=0, le=86400, examples=["600"],
+        description="For the whole answer (600 where not written); a stream has no such end unless it is written",
+    )  # fmt: skip
+
+
+class RetriesModel(Strict):
+    """How often all deployments of the route are asked again when every one of them has failed."""
+
+    times: int = Field(1, ge=0, le=10, description="Rounds after the first", examples=["2"])
+    backoff: float = Field(
+        0.5, gt=0, le=60, description="Seconds before the first, doubled for each next, less a random part"
+    )
+    longest: float = Field(
+        10.0, gt=0, le=600, description="A Retry-After of more seconds than this is not waited for", examples=["10"]
+    )
+
+
+class CooldownModel(Strict):
+    """When a deployment is left alone for a while: after failures in a row, or for as long as its Retry-After says."""
+
+    failures: int = Field(5, ge=1, le=1000, description="Failures in a row before it rests", examples=["3"])
+    seconds: float = Field(
+        10.0, gt=0, le=3600, description="How long it rests; then one call tries it before the others"
+    )
+
+
+class QueueModel(Strict):
+    """Where calls wait for a deployment that has its `concurrency` in hand."""
+
+    size: int = Field(100, ge=0, le=100_000, description="How many may wait", examples=["100"])
+    timeout: float = Field(5.0, gt=0, le=600, description="Seconds one waits at most", examples=["5"])
+
+
+class HedgeModel(Strict):
+    """A second try beside the first, for whoever answers sooner."""
+
+    after: float = Field(gt=0, le=600, description="Seconds without a first token before it starts", examples=["0.8"])
+
+
+class DeploymentModel(Strict):
+    """A provider and one of its models."""
+
+    provider: str = Field(description="A name under `providers`", examples=["local"])
+    model: Annotated[str, AfterValidator(_model_name)] = Field(
+        min_length=1, max_length=256, description="The upstream's own model id", examples=["smollm2"]
+    )
+    weight: float = Field(1.0, ge=0, le=10**6, description="Share among the deployments; 0 rests it", examples=["1"])
+    order: int = Field(1, ge=1, le=1000, description="Those of a lower order are asked before the others")
+    concurrency: int | None = Field(None, ge=1, le=10**6, description="Calls it takes at once", examples=["8"])
+    queue: QueueModel = Field(
+        QueueModel.model_validate({}), description="Where calls beyond `concurrency` wait", examples=["{size: 100}"]
+    )
+
+
+class RouteModel(Strict):
+    """A name callers send as `model`, and what answers it."""
+
+    task: Literal["chat", "embeddings"] = Field(
+        "chat", description="`chat` answers chat completions and completions", examples=["chat"]
+    )
+    deployments: list[DeploymentModel] = Field(
+        min_length=1, description="What answers, shared by weight", examples=["[{provider: local, model: smollm2}]"]
+    )
+    strategy: Literal["weighted", "priority", "latency", "least_busy", "cheapest"] = Field(
+        "weighted", description="Which deployment of an order comes first", examples=["latency"]
+    )
+    sticky: str | None = Field(
+        None,
+        pattern=r"^(user|[Xx]-[A-Za-z0-9-]{1,60})$",
+        examples=["user"],
+        description="What keeps to one deployment: calls of one `user`, or with one value of a header `x-…`",
+    )
+    fallbacks: list[str] = Field([], description="Routes to try, in order, when this one fails", examples=["[chat]"])
+    context_fallbacks: list[str] = Field(
+        [], description="Routes with larger windows, for what is too long for this one", examples=["[long]"]
+    )
+    retries: RetriesModel | None = Field(
+        None, description="Ask again when all deployments failed; not, where not written", examples=["{times: 2}"]
+    )
+    cooldown: CooldownModel | None = Field(
+        None,
+        description="When a deployment rests; where not written, after 5 failures if there is another to ask",
+        examples=["{failures: 3, seconds: 30}"],
+    )
+    hedge: HedgeModel | None = Field(
+        None, description="Ask a second deployment when the first is slow", examples=["{after: 0.8}"]
+    )
+    limits: LimitsModel = Field(
+        LimitsModel.model_validate({}), description="What all callers together may use", examples=["{rpm: 600}"]
+    )
+    timeouts: TimeoutsModel = Field(
+        TimeoutsModel.model_validate({}), description="When to give up", examples=["{idle: 30}"]
+    )
+    unsupported: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="What becomes of a field that a deployment's dialect cannot say",
+        examples=["drop"],
+    )
+    max_output_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        examples=["4096"],
+        description="Most tokens an answer may have; a request for more is refused, or as a fallback's cut to it",
+    )

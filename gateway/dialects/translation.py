@@ -1,0 +1,45 @@
+"""From one dialect of a conversation into another, through chat: requests, answers, streams and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.dialects.dialect import Decoder, Document, Encoder, Losses
+from gateway.dialects.registry import CONVERSATIONS
+from gateway.routes import Task
+
+
+def request(body: Mapping[str, Any], spoken: Task, upstream: Task, losses: Losses) -> Document:
+    """`body`, in the dialect `spoken` by the caller, as the `upstream`'s. Raises `BadRequest` for what has no words."""
+    return CONVERSATIONS[upstream].from_chat(CONVERSATIONS[spoken].to_chat(body, losses), losses)
+
+
+def answer(document: Mapping[str, Any], spoken: Task, upstream: Task, body: Mapping[str, Any]) -> bytes:
+    """The `upstream`'s whole answer as one to `body`, the caller's request. Raises `UpstreamFailed` for no answer."""
+    chat = CONVERSATIONS[upstream].answer_to_chat(document)
+    return orjson.dumps(CONVERSATIONS[spoken].answer_from_chat(chat, body))
+
+
+def refused(document: Mapping[str, Any], spoken: Task, upstream: Task, status: int) -> bytes:
+    """The `upstream`'s error body as the caller's."""
+    chat = CONVERSATIONS[upstream].refused_to_chat(document, status)
+    return orjson.dumps(CONVERSATIONS[spoken].refused_from_chat(chat, status))
+
+
+class Translator:
+    """One stream on its way from the `upstream`'s dialect to the one `spoken` by the caller (`sse.Through`)."""
+
+    def __init__(self, body: Mapping[str, Any], spoken: Task, upstream: Task) -> None:
+        self._decoder: Decoder = CONVERSATIONS[upstream].decoder()
+        self._encoder: Encoder = CONVERSATIONS[spoken].encoder(body)
+
+    def feed(self, document: Document) -> bytes:
+        """One of the upstream's events as the caller's."""
+        return b"".join([self._encoder.feed(chunk) for chunk in self._decoder.feed(document)])
+
+    def end(self) -> bytes:
+        """The end of the caller's stream."""
+        return self._encoder.end()

@@ -1,0 +1,79 @@
+"""What tokens are and what they cost: exact rates, whole nano-dollars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal, Inexact
+
+# Prices have up to 17 digits and token counts up to 12. A product that does not fit raises; it is never rounded.
+EXACT = Context(prec=100, traps=[Inexact])
+_NANO = Decimal(10**9)
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Tokens of one answer as the provider counted them; `cached` and `reasoning` are parts of the other two."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """USD per token. `cached` and `reasoning` are None where they cost as input and output do."""
+
+    input: Decimal
+    output: Decimal
+    cached: Decimal | None = None
+    reasoning: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one deployment costs. `tiers` are the rates of a whole call whose input is above so many tokens."""
+
+    rates: Rates
+    tiers: tuple[tuple[int, Rates], ...] = ()
+
+    def cost(self, tokens: Tokens) -> int:
+        """Nano-dollars for `tokens`, exact and then rounded up once.
+
+        Cached and reasoning tokens are parts of input and output; counts that say otherwise are bounded.
+        """
+        rates = next((tier for above, tier in reversed(self.tiers) if tokens.input > above), self.rates)
+        read, written = max(tokens.input, 0), max(tokens.output, 0)
+        cached, reasoning = min(max(tokens.cached, 0), read), min(max(tokens.reasoning, 0), written)
+        total = Decimal(0)
+        for count, rate in (
+            (read - cached, rates.input),
+            (cached, rates.input if rates.cached is None else rates.cached),
+            (written - reasoning, rates.output),
+            (reasoning, rates.output if rates.reasoning is None else rates.reasoning),
+        ):
+            total = EXACT.fma(Decimal(count), rate, total)
+        return int(EXACT.multiply(total, _NANO).to_integral_value(ROUND_CEILING))
+
+
+FREE = Price(Rates(Decimal(0), Decimal(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is known of a model: its price and how many tokens it takes and gives. None: not stated."""
+
+    price: Price | None = None
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+    def over(self, other: Listing) -> Listing:
+        """This listing, with what it does not state taken from `other`."""
+        return Listing(
+            self.price or other.price,
+            self.max_input_tokens or other.max_input_tokens,
+            self.max_output_tokens or other.max_output_tokens,
+        )
+
+
+UNLISTED = Listing()

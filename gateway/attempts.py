@@ -12,6 +12,7 @@ from gateway.dialects import lenient, translation
 from gateway.dialects.dialect import Losses
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
+from gateway.health import Condition
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
@@ -56,7 +57,7 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
         await condition.enter(one.deployment)
     except Overloaded as error:
         return Failure(one.deployment, error, error.message)
-    one.leave = condition.leave
+    one.place = _Place(condition, _cooldown(route))
     told = False
     try:
         outcome = await _outcome(router.provider(one.deployment), call, route, one)
@@ -77,6 +78,20 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     finally:
         if not told:
             condition.forsaken()
+
+
+class _Place:
+    """A place at a deployment, in its condition's count until it is left."""
+
+    def __init__(self, condition: Condition, cooldown: Cooldown | None) -> None:
+        self._condition = condition
+        self._cooldown = cooldown
+
+    def leave(self, *, broken: bool) -> None:
+        """Another may have it; a broken answer counts as a failure (`Place.leave`)."""
+        if broken:
+            self._condition.failed(self._cooldown, None)
+        self._condition.leave()
 
 
 async def _outcome(provider: Provider, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
@@ -169,7 +184,7 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
     named this route: here it is a fallback, and a shorter answer that says `length` is better than none.
     """
     asked = call.request
-    body, headers = asked.body, asked.headers
+    body, headers = one.body or asked.body, asked.headers
     if one.task is not asked.task:
         losses = Losses(route.drops_unsupported)
         body = translation.request(body, asked.task, one.task, losses)

@@ -97,7 +97,7 @@ def _provider(name: str, model: _ProviderModel) -> ProviderSpec:
     if isinstance(model, LiteLLMProvider):
         options = dict(model.options)
     elif isinstance(model, FakeProvider):
-        options = model.model_dump(include={"script", "cycle"}, exclude_unset=True)
+        options = model.model_dump(include={"script", "cycle", "prefill"}, exclude_unset=True)
     return ProviderSpec(
         name=name,
         type=model.type,
@@ -129,6 +129,7 @@ def _route(name: str, model: RouteModel) -> Route:
         context_fallbacks=tuple(model.context_fallbacks),
         retries=Retries(**model.retries.model_dump()) if model.retries else None,
         cooldown=Cooldown(**model.cooldown.model_dump()) if model.cooldown else None,
+        rescue=model.rescue,
         hedge=model.hedge.after if model.hedge else None,
         limits=Limits(**model.limits.model_dump()),
         timeouts=Timeouts(**model.timeouts.model_dump()),

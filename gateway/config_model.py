@@ -145,6 +145,7 @@ class FakeProvider(Strict):
         examples=["[{answer: Hi}]"],
     )
     cycle: bool = Field(False, description="After the last step begin again; false repeats the last step")
+    prefill: bool = Field(False, description="Whether it goes on where an assistant's last message ends")
 
 
 AnyProvider = Annotated[

@@ -129,6 +129,9 @@ class RouteModel(Strict):
         description="What becomes of a field that a deployment's dialect cannot say",
         examples=["drop"],
     )
+    rescue: bool = Field(
+        False, description="Continue a stream that breaks off on the next deployment", examples=["true"]
+    )
     max_output_tokens: int | None = Field(
         None,
         ge=1,

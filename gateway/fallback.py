@@ -19,20 +19,20 @@ from gateway.usage import Meter
 log = logging.getLogger(__name__)
 
 
-async def send(router: Router, limiter: Limiter, meter: Meter, call: Call) -> Answer:
-    """The first good answer to `call`; else the last failure, as the upstream told it.
+async def send(way: Way, meter: Meter) -> Answer:
+    """The first good answer to the call on its `way`; else the last failure, as the upstream told it.
 
     A fault of the caller's is answered at once and sent nowhere else, but for a request that one deployment's
     dialect cannot say: another may speak the caller's own.
     """
-    way = Way(router, limiter, call)
+    call, router = way.call, way.router
     while (step := await way.next()) is not None:
         route, deployment = step
         call.attempt = one = Attempt(deployment, call.request.task)
         if route.hedge is None:
             outcome = await attempt(router, call, route, one)
         else:
-            outcome = await _Hedge(router, meter, call, way, route).first(one, route.hedge)
+            outcome = await _Hedge(way, meter, route).first(one, route.hedge)
         if isinstance(outcome, Answer):
             return outcome
         way.failed(outcome)
@@ -42,11 +42,9 @@ async def send(router: Router, limiter: Limiter, meter: Meter, call: Call) -> An
 class _Hedge:
     """One step of a route that hedges: a second attempt beside the first when that is slow to begin."""
 
-    def __init__(self, router: Router, meter: Meter, call: Call, way: Way, route: Route) -> None:
-        self._router = router
-        self._meter = meter
-        self._call = call
+    def __init__(self, way: Way, meter: Meter, route: Route) -> None:
         self._way = way
+        self._meter = meter
         self._route = route
         self._running: dict[asyncio.Task[Answer | Failure], Attempt] = {}
 
@@ -56,13 +54,13 @@ class _Hedge:
             self._start(one)
             if not await self._done(after):
                 beside = self._way.beside() or one.deployment
-                self._start(Attempt(beside, self._call.request.task))
+                self._start(Attempt(beside, self._way.call.request.task))
             while True:
                 for task in await self._done(None):
                     attempted = self._running.pop(task)
                     outcome = task.result()
                     if isinstance(outcome, Answer):
-                        self._call.attempt = attempted
+                        self._way.call.attempt = attempted
                         return outcome
                     if not self._running:
                         return outcome
@@ -71,7 +69,7 @@ class _Hedge:
             await self._cancel()
 
     def _start(self, one: Attempt) -> None:
-        task = asyncio.create_task(attempt(self._router, self._call, self._route, one))
+        task = asyncio.create_task(attempt(self._way.router, self._way.call, self._route, one))
         self._running[task] = one
 
     async def _done(self, within: float | None) -> set[asyncio.Task[Answer | Failure]]:
@@ -85,7 +83,7 @@ class _Hedge:
                 await _closed(answer)
             task.cancel()
             one.end()
-            self._meter.forsaken(self._call, one)
+            self._meter.forsaken(self._way.call, one)
 
 
 async def _closed(answer: Answer) -> None:
@@ -97,9 +95,9 @@ class Way:
     """Where one call may still go. Each step is a deployment that does not rest; `outcome` is told of each."""
 
     def __init__(self, router: Router, limiter: Limiter, call: Call) -> None:
-        self._router = router
+        self.router = router
         self._limiter = limiter
-        self._call = call
+        self.call = call
         #: Deployments that cannot be told the call in their dialect: asking again would change nothing.
         self._unsaid: set[str] = set()
         self._unsaying: BadRequest | None = None
@@ -118,7 +116,7 @@ class Way:
         """A deployment to ask beside the last step's, of the same route. It is no step of this round any more."""
         while self._order:
             deployment = self._order.popleft()
-            if deployment.id not in self._unsaid and not self._router.health.of(deployment).rests():
+            if deployment.id not in self._unsaid and not self.router.health.of(deployment).rests():
                 return deployment
         return None
 
@@ -133,7 +131,7 @@ class Way:
         self._too_long = failure.too_long
         if failure.retry_after is not None:
             self._retry_after = min(failure.retry_after, self._retry_after or failure.retry_after)
-        log.warning("%s: %s failed: %s", self._call.request.id, failure.deployment.id, failure.why)
+        log.warning("%s: %s failed: %s", self.call.request.id, failure.deployment.id, failure.why)
 
     def end(self) -> Answer:
         """The last failure, as the upstream told it. Raises it where it is no answer."""
@@ -141,7 +139,7 @@ class Way:
             return self._last
         if self._last is None and self._unsaying is None and self._rest is not None:
             raise Overloaded(
-                f"Every deployment of '{self._call.request.model}' rests after failures. "
+                f"Every deployment of '{self.call.request.model}' rests after failures. "
                 f"Try again in {max(1, round(self._rest))} s.",
                 code="all_resting",
                 retry_after=self._rest,
@@ -149,10 +147,10 @@ class Way:
         raise self._last or self._unsaying or UpstreamFailed("The route has no deployment to send to.")
 
     async def _walk(self) -> AsyncGenerator[tuple[Route, Deployment], None]:
-        first = self._call.route
+        first = self.call.route
         async for step in self._around(first):
             yield step
-        for route in self._router.larger(first) if self._too_long else self._router.fallbacks(first):
+        for route in self.router.larger(first) if self._too_long else self.router.fallbacks(first):
             if await self._moved(route):
                 async for step in self._around(route):
                     yield step
@@ -164,12 +162,12 @@ class Way:
             if turn and (retries is None or not await self._pause(retries.backoff * 2 ** (turn - 1), retries.longest)):
                 return
             self._retry_after = None
-            self._order = deque(self._router.order(route, self._call))
+            self._order = deque(self.router.order(route, self.call))
             while self._order:
                 deployment = self._order.popleft()
                 if deployment.id in self._unsaid:
                     continue
-                if rests := self._router.health.of(deployment).rests():
+                if rests := self.router.health.of(deployment).rests():
                     self._rest = min(rests, self._rest or rests)
                     continue
                 yield route, deployment
@@ -189,8 +187,8 @@ class Way:
     async def _moved(self, route: Route) -> bool:
         """Whether the call may go on with `route`, a fallback."""
         try:
-            await self._limiter.move(self._call, route)
+            await self._limiter.move(self.call, route)
         except (RateLimited, BadRequest) as error:
-            log.info("%s: fallback '%s' has no room: %s", self._call.request.id, route.name, error.message)
+            log.info("%s: fallback '%s' has no room: %s", self.call.request.id, route.name, error.message)
             return False
         return True

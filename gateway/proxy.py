@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gateway import limits
 from gateway.errors import BadRequest
-from gateway.fallback import send
+from gateway.fallback import Way, send
 from gateway.limits import Limiter
-from gateway.routes import Route
+from gateway.rescue import TextRescue
+from gateway.routes import CONVERSATIONS, Route
 from gateway.routing import Router
 from gateway.types import Answer, Call, Key, Request
 from gateway.usage import Meter
@@ -31,11 +32,17 @@ class Proxy:
             self._meter.refuse(request, key, route, error)
             raise
         try:
-            answer = await send(self._router, self._limiter, self._meter, call)
-            return call, self._meter.metered(call, answer)
+            way = Way(self._router, self._limiter, call)
+            answer = await send(way, self._meter)
+            return call, self._meter.metered(call, answer, _rescue(route, way, self._meter))
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)
             raise
+
+
+def _rescue(route: Route, way: Way, meter: Meter) -> TextRescue | None:
+    asked = way.call.request
+    return TextRescue(way, meter) if route.rescue and asked.stream and asked.task in CONVERSATIONS else None
 
 
 def _check(request: Request, route: Route) -> None:

@@ -172,6 +172,8 @@ class Route:
     cooldown: Cooldown | None = None
     #: Seconds without a first token after which a second deployment is asked beside the first.
     hedge: float | None = None
+    #: Whether a stream that breaks off is continued by the next deployment.
+    rescue: bool = False
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_output_tokens: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -103,25 +103,34 @@ class Request:
     given: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
 
 
+class Place(Protocol):
+    """What an attempt occupies of its deployment."""
+
+    def leave(self, *, broken: bool) -> None:
+        """Give it back; `broken` where an answer had begun and broke off."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try of a call at one deployment, asked in the dialect of `task`. Times as those of `Call`.
 
-    `dropped` names what was left out of the request for that dialect. `leave` gives its place at the deployment back.
+    `body`, where there is one, is asked instead of the call's own: a rescue goes on where another attempt broke off.
+    `dropped` names what was left out of the request for that dialect.
     """
 
     deployment: Deployment
     task: Task
     started: float = 0.0
     first_token: float | None = None
+    body: Mapping[str, Any] | None = None
     dropped: list[str] = field(default_factory=list)
-    leave: Callable[[], None] | None = None
+    place: Place | None = None
 
-    def end(self) -> None:
-        """It is over. Saying so again does nothing."""
-        leave, self.leave = self.leave, None
-        if leave is not None:
-            leave()
+    def end(self, *, broken: bool = False) -> None:
+        """It is over, and its place at the deployment free again. Saying so again does nothing."""
+        place, self.place = self.place, None
+        if place is not None:
+            place.leave(broken=broken)
 
 
 @dataclass(slots=True)
@@ -187,6 +196,9 @@ class Provider(Protocol):
 
     def speaks(self, task: Task, model: str) -> bool:
         """Whether requests in the dialect of `task` can be sent as they are."""
+
+    def prefill(self, model: str) -> Mapping[str, Any] | None:
+        """What a request says besides, to have an answer that the assistant began in it continued. None: it cannot."""
 
     async def start(self) -> None:
         """Begin whatever runs beside the calls (a child process). Returns at once, never raises."""

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Protocol
 
 import orjson
 
@@ -29,6 +30,16 @@ LEFT = "the caller left"
 _WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
 #: How long an upstream may take to close a stream it has ended, in seconds.
 _GRACE = 1.0
+
+
+class Rescue(Protocol):
+    """Continues a stream that broke off after its first byte, on another deployment."""
+
+    def watch(self, tally: Tally) -> None:
+        """Hear what the first stream says, from its beginning."""
+
+    async def continued(self, error: UpstreamFailed, tally: Tally) -> tuple[AsyncGenerator[bytes, None], Tally] | None:
+        """The next attempt's stream and what puts it into the caller's; None where nobody can go on."""
 
 
 class Meter:
@@ -61,19 +72,29 @@ class Meter:
         with contextlib.suppress(Overloaded):
             self._write(request, key, name, "", end.status, end.code, self._clock(), None, Tokens(), 0, priced=True)
 
-    def forsaken(self, call: Call, attempt: Attempt, status: int = ClientGone.status) -> None:
+    def forsaken(self, call: Call, attempt: Attempt) -> None:
         """Record an attempt that was begun and given up for another: its upstream may have read the prompt."""
-        read = Tokens(input=_input(call))
-        call.wasted += read.input
-        with contextlib.suppress(Overloaded):
-            self._record(call, attempt, status, "forsaken", read, estimated=True, final=False)
+        self._part(call, attempt, ClientGone.status, "forsaken", Tokens(input=_input(call)))
 
-    def metered(self, call: Call, answer: Answer) -> Answer:
-        """`answer`, measured. One that is whole is settled now; a stream settles when it ends, however it ends."""
+    def broken(self, call: Call, attempt: Attempt, tally: Tally, error: GatewayError) -> None:
+        """Record an attempt whose stream broke off and is continued by another."""
+        attempt.end(broken=True)
+        self._part(call, attempt, error.status, error.code, _cut(call, tally))
+
+    def _part(self, call: Call, attempt: Attempt, status: int, code: str, used: Tokens) -> None:
+        call.wasted += used.input + used.output
+        with contextlib.suppress(Overloaded):
+            self._record(call, attempt, status, code, used, estimated=True, final=False)
+
+    def metered(self, call: Call, answer: Answer, rescue: Rescue | None = None) -> Answer:
+        """`answer`, measured. One that is whole is settled now; a stream settles when it ends, however it ends.
+
+        A stream that breaks off is continued by `rescue` where it can.
+        """
         if answer.chunks is None:
             self._settle_whole(call, answer)
             return answer
-        return Answer(answer.status, answer.headers, chunks=self._metered(call, answer.status, answer.chunks))
+        return Answer(answer.status, answer.headers, chunks=self._metered(call, answer.status, answer.chunks, rescue))
 
     def _settle_whole(self, call: Call, answer: Answer) -> None:
         if answer.status >= 400:
@@ -87,36 +108,45 @@ class Meter:
         self._settle(call, answer.status, None, used, estimated=counted is None)
 
     async def _metered(
-        self, call: Call, status: int, chunks: AsyncGenerator[bytes, None]
+        self, call: Call, status: int, chunks: AsyncGenerator[bytes, None], rescue: Rescue | None
     ) -> AsyncGenerator[bytes, None]:
-        tally = _tally(call)
+        tally = _tally(call, rescue)
         end: type[GatewayError] | GatewayError | None = GatewayError  # what it is unless an end below is reached
         try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    passed = tally.feed(chunk)
-                    if tally.done:
-                        # Before the last byte goes out, so that a caller who has seen the end is in the ledger.
+            while end is GatewayError:
+                try:
+                    async with aclosing(chunks):
+                        async for chunk in chunks:
+                            passed = tally.feed(chunk)
+                            if tally.done:
+                                # Before the last byte goes out: a caller who has seen the end is in the ledger.
+                                self._settle_stream(call, tally, status, None)
+                            if passed:
+                                yield passed
+                            if tally.failed or tally.done:
+                                await _over(tally, chunks)
+                    if rest := tally.close():
                         self._settle_stream(call, tally, status, None)
-                    if passed:
-                        yield passed
-                    if tally.failed:
-                        raise tally.failed
-                    if tally.done:
-                        await _ended(chunks)
-            if rest := tally.close():
-                self._settle_stream(call, tally, status, None)
-                yield rest
-            end = None
+                        yield rest
+                    end = None
+                except UpstreamFailed as error:
+                    again = await rescue.continued(error, tally) if rescue else None
+                    if again:
+                        chunks, tally = again
+                        continue
+                    end = error
+                    self._broke_off(call, tally, error)
+                    yield DIALECTS[call.request.task].broken_off(error)
         except (GeneratorExit, asyncio.CancelledError) as error:
             end = _cancelled_by(error)
             raise
-        except UpstreamFailed as error:
-            end = error
-            self._settle_stream(call, tally, error.status, error.code)
-            yield DIALECTS[call.request.task].broken_off(error)
         finally:
-            self._settle_stream(call, tally, end.status if end else status, end.code if end else None)
+            self._settle_stream(call, tally, *((end.status, end.code) if end else (status, None)))
+
+    def _broke_off(self, call: Call, tally: Tally, error: UpstreamFailed) -> None:
+        if call.attempt is not None:
+            call.attempt.end(broken=True)
+        self._settle_stream(call, tally, error.status, error.code)
 
     def _settle_stream(self, call: Call, tally: Tally, status: int, code: str | None) -> None:
         if call.settled:
@@ -125,10 +155,7 @@ class Meter:
         if tally.usage is not None and whole:
             self._settle(call, status, code, tally.usage, estimated=False)
             return
-        # A stream that was cut brought no usage, or the beginning of it: each piece is a token or more, of four bytes.
-        told = tally.usage or Tokens(input=_input(call))
-        told.output = max(told.output, tally.pieces, len(tally.text) // 4)
-        self._settle(call, status, code, told, estimated=True)
+        self._settle(call, status, code, _cut(call, tally), estimated=True)
 
     def _settle(self, call: Call, status: int, code: str | None, used: Tokens, *, estimated: bool) -> None:
         if call.settled:
@@ -210,15 +237,33 @@ class Meter:
         self._ledger.add(record)
 
 
-def _tally(call: Call) -> Tally:
+def _cut(call: Call, tally: Tally) -> Tokens:
+    """What a stream used that was cut: it brought no usage, or the beginning of it.
+
+    Each piece is a token or more, of four bytes or so.
+    """
+    told = tally.usage or Tokens(input=_input(call))
+    told.output = max(told.output, tally.pieces, len(tally.text) // 4)
+    return told
+
+
+def _tally(call: Call, rescue: Rescue | None) -> Tally:
     """What reads the stream of the attempt under way, and puts it into the caller's dialect if that is another."""
     asked, spoken = call.request, call.attempt.task if call.attempt else call.request.task
     through = None if spoken is asked.task else Translator(asked.body, asked.task, spoken)
-    return DIALECTS[spoken].tally(asked.body, through)
+    tally = DIALECTS[spoken].tally(asked.body, through)
+    if rescue is not None:
+        rescue.watch(tally)
+    return tally
 
 
-async def _ended(chunks: AsyncGenerator[bytes, None]) -> None:
-    """Let an upstream that has said all close: then its connection is used again. One that stays is left."""
+async def _over(tally: Tally, chunks: AsyncGenerator[bytes, None]) -> None:
+    """Let an upstream that has said all close: then its connection is used again. One that stays is left.
+
+    Raises `UpstreamFailed` where it did not end well.
+    """
+    if tally.failed:
+        raise tally.failed
     with contextlib.suppress(TimeoutError, UpstreamFailed):
         async with asyncio.timeout(_GRACE):
             async for _ in chunks:

@@ -45,7 +45,7 @@ FLOORS = {
     ],
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
-        *["gateway.attempts", "gateway.health"],
+        *["gateway.attempts", "gateway.health", "gateway.rescue"],
         *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.streaming"],
         *[
             "promptlab.lab",

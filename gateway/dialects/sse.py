@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
@@ -37,14 +38,15 @@ class Tally(ABC):
     `usage` is the provider's own count once it came. `text` is what the model wrote, in
     UTF-8, and stands in for a count when a stream is cut. `pieces` counts chunks that
     carried something. `begun` says that an event came, `done` that the stream came to an end of its own.
-    A dialect's own tally says in `_note` what its events mean.
+    A dialect's own tally says in `_note` what its events mean. A `witness` hears every good event too.
     """
 
-    __slots__ = ("_rest", "_through", "begun", "done", "failed", "finished", "pieces", "text", "usage")
+    __slots__ = ("_rest", "begun", "done", "failed", "finished", "pieces", "text", "through", "usage", "witness")
 
     def __init__(self, through: Through | None = None) -> None:
         self._rest = b""
-        self._through = through
+        self.through = through
+        self.witness: Callable[[dict[str, Any]], None] | None = None
         self.usage: Tokens | None = None
         self.text = bytearray()
         self.pieces = 0
@@ -97,14 +99,14 @@ class Tally(ABC):
             self.done = _data(rest) == b"[DONE]"
         if not self.done and (rest.strip() or not self.finished):
             raise UpstreamFailed("The provider's stream broke off before the answer was complete.")
-        if self._through is None:
+        if self.through is None:
             return rest
-        return b"" if ended else self._through.end()
+        return b"" if ended else self.through.end()
 
     def _read(self, event: bytes) -> bytes:
         """What goes on to the caller for one `event`, having noted what it says."""
         data = _data(event)
-        through = self._through
+        through = self.through
         if data is None:
             return event if through is None else b""
         if data == b"[DONE]":
@@ -113,6 +115,8 @@ class Tally(ABC):
         document = _document(data)
         taken = self._note(document)
         self.begun = True
+        if self.witness is not None:
+            self.witness(document)
         if through is not None:
             return through.feed(document) + (through.end() if self.done else b"")
         return b"" if taken else event

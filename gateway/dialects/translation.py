@@ -34,12 +34,12 @@ class Translator:
 
     def __init__(self, body: Mapping[str, Any], spoken: Task, upstream: Task) -> None:
         self._decoder: Decoder = CONVERSATIONS[upstream].decoder()
-        self._encoder: Encoder = CONVERSATIONS[spoken].encoder(body)
+        self.encoder: Encoder = CONVERSATIONS[spoken].encoder(body)
 
     def feed(self, document: Document) -> bytes:
         """One of the upstream's events as the caller's."""
-        return b"".join([self._encoder.feed(chunk) for chunk in self._decoder.feed(document)])
+        return b"".join([self.encoder.feed(chunk) for chunk in self._decoder.feed(document)])
 
     def end(self) -> bytes:
         """The end of the caller's stream."""
-        return self._encoder.end()
+        return self.encoder.end()

@@ -59,6 +59,10 @@ class EmbeddedProvider:
         """Chat, completions and embeddings (`Provider.speaks`)."""
         return task in _SPOKEN
 
+    def prefill(self, model: str) -> Mapping[str, Any] | None:
+        """Not known to be possible (`Provider.prefill`)."""
+        return None
+
     async def start(self) -> None:
         """Begin to load the model beside the calls."""
         if self._supervisor is None:

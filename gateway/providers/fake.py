@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -47,11 +47,16 @@ class FakeProvider:
         script = FakeScript.model_validate(dict(spec.options))
         self._steps = script.script or [_ECHO]
         self._cycle = script.cycle
+        self._prefill = script.prefill
         self._calls = itertools.count()
 
     def speaks(self, task: Task, model: str) -> bool:
         """Chat, completions and embeddings (`Provider.speaks`)."""
         return task in _SPOKEN
+
+    def prefill(self, model: str) -> Mapping[str, Any] | None:
+        """As its configuration says (`Provider.prefill`)."""
+        return {} if self._prefill else None
 
     async def start(self) -> None:
         """Nothing to begin."""

@@ -77,3 +77,4 @@ class FakeScript(Strict):
 
     script: list[FakeStep] | None = Field(None, min_length=1, description="What it answers, call by call")
     cycle: bool = Field(False, description="After the last step begin again; false repeats the last step")
+    prefill: bool = Field(False, description="Whether it goes on where an assistant's last message ends")

@@ -81,6 +81,10 @@ class LiteLLMProvider:
         """What litellm has a function for (`Provider.speaks`)."""
         return task in _FUNCTIONS
 
+    def prefill(self, model: str) -> Mapping[str, Any] | None:
+        """Not known to be possible (`Provider.prefill`)."""
+        return None
+
     async def start(self) -> None:
         """Nothing runs beside the calls."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -29,6 +30,10 @@ class OpenAIProvider:
     def speaks(self, task: Task, model: str) -> bool:
         """Whatever the older of OpenAI's own tasks are (`Provider.speaks`)."""
         return task in _SPOKEN
+
+    def prefill(self, model: str) -> Mapping[str, Any] | None:
+        """Not known to be possible (`Provider.prefill`)."""
+        return None
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""

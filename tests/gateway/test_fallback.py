@@ -14,7 +14,7 @@ import pytest
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
 from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
-from gateway.fallback import send
+from gateway.fallback import Way, send
 from gateway.health import Health
 from gateway.journal import Journal
 from gateway.ledger import Ledger
@@ -62,7 +62,7 @@ class Bench:
         return await self.limiter.admit(KEY, self.routes[name], request)
 
     async def send(self, call: Call) -> Answer:
-        return await send(self.router, self.limiter, self.meter, call)
+        return await send(Way(self.router, self.limiter, call), self.meter)
 
     async def said(self, call: Call) -> str:
         answer = await self.send(call)

@@ -40,6 +40,7 @@ class Decoder:
         self._stop_reason: Any = None
         #: By the index of a block that calls a tool: the index of its call, and whether arguments came.
         self._calls: dict[Any, tuple[int, bool]] = {}
+        self._thoughts = 0
 
     def feed(self, document: Document) -> Iterable[Document]:
         """The chunks of one event: the end of the answer waits for `message_stop`, so that no cut stream has one."""
@@ -81,15 +82,22 @@ class Decoder:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return ({**(self._head or {}), "choices": [choice]},)
 
+    def _thought(self, kind: str, **said: str) -> Iterable[Document]:
+        """A piece of the thinking under way. OpenAI's client joins the pieces of a list by their `index` only."""
+        piece = {"index": max(0, self._thoughts - 1), "type": kind, **said}
+        beside = {"reasoning_content": said["thinking"]} if said.get("thinking") else {}
+        return self._chunk({**beside, "thinking_blocks": [piece]})
+
     def _block(self, index: Any, block: Document) -> Iterable[Document]:
+        if block.get("type") in ("thinking", "redacted_thinking"):
+            self._thoughts += 1
         match block.get("type"):
             case "text" if block.get("text"):
                 return self._chunk({"content": _text(block, "text")})
             case "thinking" if block.get("thinking"):
-                return self._chunk(_thought(_text(block, "thinking")))
+                return self._thought("thinking", thinking=_text(block, "thinking"))
             case "redacted_thinking":
-                data = {"type": "redacted_thinking", "data": _text(block, "data")}
-                return self._chunk({"thinking_blocks": [data]})
+                return self._thought("redacted_thinking", data=_text(block, "data"))
             case "tool_use":
                 if not isinstance(index, int) or index in self._calls:
                     raise odd("a block in its stream has no index of its own")
@@ -107,10 +115,9 @@ class Decoder:
             case "text_delta":
                 return self._chunk({"content": _text(delta, "text")})
             case "thinking_delta":
-                return self._chunk(_thought(_text(delta, "thinking")))
+                return self._thought("thinking", thinking=_text(delta, "thinking"))
             case "signature_delta":
-                signature = {"type": "thinking", "signature": _text(delta, "signature")}
-                return self._chunk({"thinking_blocks": [signature]})
+                return self._thought("thinking", thinking="", signature=_text(delta, "signature"))
             case "input_json_delta":
                 return self._arguments(index, _text(delta, "partial_json"))
             case _:
@@ -152,10 +159,6 @@ def _text(holder: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise odd(f"the '{name}' of an event is not a string")
     return value
-
-
-def _thought(text: str) -> Document:
-    return {"reasoning_content": text, "thinking_blocks": [{"type": "thinking", "thinking": text}]}
 
 
 class Encoder:

@@ -225,12 +225,11 @@ def _thinking(message: Document, path: str, losses: Losses) -> list[Document]:
             case "thinking":
                 need_text(block.get("thinking"), f"{here}.thinking")
                 if block.get("signature"):
-                    found.append(block)
+                    found.append({name: block[name] for name in ("type", "thinking", "signature")})
                 else:
                     losses.lose(here, unsigned)
             case "redacted_thinking":
-                need_text(block.get("data"), f"{here}.data")
-                found.append(block)
+                found.append({"type": "redacted_thinking", "data": need_text(block.get("data"), f"{here}.data")})
             case _:
                 raise wrong(f"{here}.type", "'thinking' or 'redacted_thinking'")
     if not found and not says_nothing(message.get("reasoning_content")):

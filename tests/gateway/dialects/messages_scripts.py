@@ -144,7 +144,10 @@ def joined(chunks: Iterable[Document]) -> Document:
 def join_thinking(blocks: list[Document], piece: Document) -> None:
     if piece["type"] == "redacted_thinking" or not blocks or blocks[-1].get("signature") or "data" in blocks[-1]:
         blocks.append({"type": "thinking", "thinking": "", "signature": ""} if "data" not in piece else {})
+    assert piece["index"] == len(blocks) - 1, "OpenAI's client joins by it"
     for name, value in piece.items():
+        if name == "index":
+            continue
         blocks[-1][name] = blocks[-1].get(name, "") + value if name == "thinking" else value
 
 

@@ -302,6 +302,14 @@ FROM_CHAT: list[tuple[Body, Body]] = [
     (chat(response_format={"type": "text"}, max_tokens=100), native()),
     (chat(safety_identifier="u", user="u", max_tokens=100), native(metadata={"user_id": "u"})),
     (chat(user("Hi"), max_tokens=100, modalities=["text"], presence_penalty=0), native()),
+    (  # as OpenAI's client joins it from a stream
+        chat(
+            user("?"),
+            assistant("So.", thinking_blocks=[{**THOUGHT, "index": 0}, {**HIDDEN, "index": 1}]),
+            max_tokens=100,
+        ),
+        native(user("?"), assistant([THOUGHT, HIDDEN, text("So.")])),
+    ),
     (
         chat({"role": "user", "content": "Hi", "cache_control": CACHE}, max_tokens=100),
         native(user([text("Hi", cache_control=CACHE)])),

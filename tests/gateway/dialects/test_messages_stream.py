@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import anthropic
 import pytest
 
 from gateway.dialects.messages import MessagesDialect
@@ -28,7 +27,6 @@ from tests.gateway.dialects.messages_scripts import (
     thinking,
     use,
 )
-from tests.services.upstream import Upstream, running, stream
 
 MESSAGES = MessagesDialect()
 Document = dict[str, Any]
@@ -263,6 +261,28 @@ def test_what_is_new_in_a_stream_says_nothing() -> None:
     assert [len(list(decoder.feed(one))) for one in script] == [0, 1, 0, 0, 0, 0]
 
 
+def test_random_streams_of_calls_are_never_spliced() -> None:
+    dice = random.Random(7)
+    for _ in range(200):
+        whole = [use(f"c{at}", "f", n="x" * dice.randrange(9), o={"a": at}) for at in range(dice.randrange(1, 4))]
+        scripts = [pieces_of(block, at, dice) for at, block in enumerate(whole)]
+        chunks = []
+        for at in range(len(scripts)):  # calls begin in order, and then go on as they like
+            chunks.append(scripts[at].pop(0))
+            while any(scripts[: at + 1]) and dice.random() < 0.6:
+                chunks.append(dice.choice([one for one in scripts[: at + 1] if one]).pop(0))
+        while any(scripts):
+            chunks.append(dice.choice([one for one in scripts if one]).pop(0))
+        assert heard(encoded(chunks))["content"] == whole
+
+
+def pieces_of(block: Document, index: int, dice: random.Random) -> list[Document]:
+    given = json.dumps(block["input"])
+    at = sorted(dice.sample(range(1, len(given)), 3))
+    cut = [given[begin:end] for begin, end in zip([0, *at], [*at, len(given)], strict=True)]
+    return [call(index, "", block["name"], block["id"]), *[call(index, part) for part in cut]]
+
+
 # --- the tally of a native stream -----------------------------------------------------------------------------------
 
 
@@ -295,69 +315,3 @@ def test_an_error_in_a_native_stream_is_the_upstreams() -> None:
     with pytest.raises(UpstreamFailed, match="Overloaded"):
         tally.feed(wire)
     assert not tally.begun
-
-
-# --- the real client ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with running() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def client(upstream: Upstream) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=upstream.url.removesuffix("/v1"), api_key="k", max_retries=0) as one:
-        yield one
-
-
-@pytest.mark.parametrize(("chunks", "content", "reason"), MIXED)
-def test_the_real_client_reads_the_stream(
-    upstream: Upstream, client: anthropic.Anthropic, chunks: list[Document], content: list[Document], reason: str
-) -> None:
-    encoder = MESSAGES.encoder({})
-    written = [encoder.feed(one) for one in [*chunks, USED]] + [encoder.end()]
-    upstream.then(stream(*[part for part in written if part]))
-    with client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "?"}]) as answer:
-        kinds = [one.type for one in answer]
-        final = answer.get_final_message()
-    assert kinds[-1] == "message_stop"
-    assert (final.stop_reason, final.usage.input_tokens, final.usage.output_tokens) == (reason, 20, 4)
-    if content:
-        assert [block.to_dict() for block in final.content] == content
-
-
-def test_the_real_client_reads_an_error_in_the_middle(upstream: Upstream, client: anthropic.Anthropic) -> None:
-    encoder = MESSAGES.encoder({})
-    written = [encoder.feed(chunk(content="Hi")), MESSAGES.broken_off(UpstreamFailed("It broke."))]
-    upstream.then(stream(*written))
-    texts = []
-    with (
-        pytest.raises(anthropic.APIStatusError, match=r"It broke\."),
-        client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "?"}]) as answer,
-    ):
-        texts += list(answer.text_stream)
-    assert texts == []
-
-
-def test_random_streams_of_calls_are_never_spliced() -> None:
-    dice = random.Random(7)
-    for _ in range(200):
-        whole = [use(f"c{at}", "f", n="x" * dice.randrange(9), o={"a": at}) for at in range(dice.randrange(1, 4))]
-        scripts = [pieces_of(block, at, dice) for at, block in enumerate(whole)]
-        chunks = []
-        for at in range(len(scripts)):  # calls begin in order, and then go on as they like
-            chunks.append(scripts[at].pop(0))
-            while any(scripts[: at + 1]) and dice.random() < 0.6:
-                chunks.append(dice.choice([one for one in scripts[: at + 1] if one]).pop(0))
-        while any(scripts):
-            chunks.append(dice.choice([one for one in scripts if one]).pop(0))
-        assert heard(encoded(chunks))["content"] == whole
-
-
-def pieces_of(block: Document, index: int, dice: random.Random) -> list[Document]:
-    given = json.dumps(block["input"])
-    at = sorted(dice.sample(range(1, len(given)), 3))
-    cut = [given[begin:end] for begin, end in zip([0, *at], [*at, len(given)], strict=True)]
-    return [call(index, "", block["name"], block["id"]), *[call(index, part) for part in cut]]

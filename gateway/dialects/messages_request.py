@@ -16,6 +16,7 @@ from gateway.dialects.messages_words import (
     need_number,
     need_object,
     need_text,
+    says_nothing,
     wrong,
 )
 from gateway.dialects.numbers import positive
@@ -24,7 +25,7 @@ from gateway.dialects.numbers import positive
 DEFAULT_CAP = 4096
 _SAME = ("model", "stream", "temperature", "top_p", "top_k")
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
-#: Tokens of thinking that an effort stands for, where a model thinks by budget; and the other way, up to which.
+#: Tokens of thinking that an effort stands for, where a model thinks by budget.
 _BUDGETS = {"low": 2048, "medium": 8192, "high": 24576, "xhigh": 32768, "max": 65536}
 _LEAST_BUDGET = 1024
 # Models before 4.6 think by budget; those from 4.7 refuse one.
@@ -71,7 +72,7 @@ def to_chat(body: Mapping[str, Any], losses: Losses) -> Document:
     cap = positive(body, "max_tokens")
     if cap is not None:
         said["max_completion_tokens"] = cap
-    if body.get("stop_sequences") is not None:
+    if not says_nothing(body.get("stop_sequences")):
         said["stop"] = _texts(body["stop_sequences"], "stop_sequences")
     said |= messages_tools.to_chat(body, losses)
     said |= _user(body, losses)

@@ -224,7 +224,8 @@ class Encoder:
         delta = choice.get("delta") or {}
         if not isinstance(delta, dict):
             raise odd("a delta in its stream is not an object")
-        self._think(delta)
+        if "thinking_blocks" in delta or "reasoning_content" in delta or "reasoning" in delta:
+            self._think(delta)
         text, refusal = text_of(delta.get("content")), delta.get("refusal")
         if text:
             self._wrote = True

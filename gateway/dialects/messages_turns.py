@@ -37,10 +37,7 @@ _KNOWN = {
 
 def to_chat(body: Mapping[str, Any], losses: Losses) -> list[Document]:
     """Chat's messages for the `system` and `messages` of an Anthropic request."""
-    said: list[Document] = []
-    if body.get("system") is not None:
-        found = parts(body["system"], "system", losses)
-        said += [{"role": "system", "content": collapsed(found)}] if found else []
+    said = [] if body.get("system") is None else _system(body["system"], "system", losses)
     for at, message in enumerate(need_list(body.get("messages"), "messages")):
         path = f"messages[{at}]"
         message = need_object(message, path)
@@ -55,10 +52,15 @@ def to_chat(body: Mapping[str, Any], losses: Losses) -> list[Document]:
             case "assistant":
                 said.append(_assistant(content, f"{path}.content", losses))
             case "system":
-                said.append({"role": "system", "content": collapsed(parts(content, f"{path}.content", losses))})
+                said += _system(content, f"{path}.content", losses)
             case _:
                 raise wrong(f"{path}.role", "'user', 'assistant' or 'system'")
     return said
+
+
+def _system(content: Any, path: str, losses: Losses) -> list[Document]:
+    found = parts(content, path, losses)
+    return [{"role": "system", "content": collapsed(found)}] if found else []
 
 
 def _user(content: list[Any], path: str, losses: Losses) -> list[Document]:

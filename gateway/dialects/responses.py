@@ -59,7 +59,7 @@ class ResponsesDialect:
 
     def output(self, body: Mapping[str, Any]) -> Output:
         """One answer of at most `max_output_tokens` (`Dialect.output`)."""
-        return Output(positive(body, "max_output_tokens"), 1)
+        return Output(positive(body, "max_output_tokens"), 1, "max_output_tokens")
 
     def prepare(self, body: Mapping[str, Any], cap: int | None, *, stream: bool) -> Document:
         """With nothing stored, which is OpenAI's default, and `cap` where it is lower (`Dialect.prepare`)."""

@@ -91,9 +91,10 @@ class _Item:
     kind: str
     call: int = 0
     begins: int = 0
-    said: dict[str, str] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
     part: tuple[str, Any] = ("", 0)
     notes: int = 0
+    done: bool = False
 
 
 class Decoder:
@@ -103,6 +104,7 @@ class Decoder:
         self._shared: Document = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 0, "model": ""}
         self._begun = False
         self._items: dict[int, _Item] = {}
+        self._ids: list[Any] = []
         self._calls = 0
         # By chat's name for a text: which item said some of it last. And how long the content is.
         self._last: dict[str, int] = {}
@@ -121,9 +123,13 @@ class Decoder:
         if status not in ("completed", "incomplete"):
             raise UpstreamFailed("The provider's answer is not complete, and will be stored for later.")
         yield from self._begin(response)
-        if not self._items:
-            for at, item in enumerate(a_list(response.get("output") or [], "output")):
-                yield from self._settle(an_object(item, f"output[{at}]"), at, f"output[{at}]")
+        seen = list(self._ids)
+        for at, item in enumerate(a_list(response.get("output") or [], "output")):
+            known = self._items.get(at)
+            # Not every server counts its items here as it did on the way.
+            fresh = an_object(item, f"output[{at}]").get("id") not in seen if known is None else not known.done
+            if fresh and (known is None or known.kind == item.get("type")):
+                yield from self._settle(item, at, f"output[{at}]")
         details = response.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
         finish = "tool_calls" if self._calls else "stop"
@@ -138,6 +144,7 @@ class Decoder:
         of = event.get("type")
         if of in ("error", "response.failed") or (of is None and event.get("error")):
             raise failure(event)
+        of = of if isinstance(of, str) else ""
         if of in ENDS:
             response = an_object(event.get("response"), "response")
             yield from self.finish({**response, "status": of.removeprefix("response.")})
@@ -176,6 +183,8 @@ class Decoder:
         if at in self._items:
             return
         self._items[at] = _Item(of, call=self._calls)
+        if item.get("id") is not None:
+            self._ids.append(item["id"])
         if of not in _CALLS:
             return
         name, says = _CALLS[of]
@@ -201,7 +210,8 @@ class Decoder:
         if not said:
             return
         before = _BETWEEN if self._last.get(says, at) != at else ""
-        item.said[says] = item.said.get(says, "") + said
+        pieces = item.said.setdefault(says, [])
+        pieces.append(said)
         if says in ("arguments", "input"):
             of = _CALLS.get(item.kind, ("function", ""))[0]
             yield self._chunk({"tool_calls": [{"index": item.call, of: {says: said}}]})
@@ -209,7 +219,7 @@ class Decoder:
         self._last[says] = at
         delta: Document = {says: before + said}
         if says == "content":
-            item.begins = item.begins if item.said[says] != said else self._length + len(before)
+            item.begins = self._length + len(before) if len(pieces) == 1 else item.begins
             self._length += len(before + said)
         elif says == "reasoning_content":
             delta["thinking_blocks"] = [{"type": "thinking", "thinking": said}]
@@ -228,6 +238,7 @@ class Decoder:
         """What of a finished `item` no event has said before."""
         yield from self._open(item, at, path)
         known, of = self._items[at], kind(item, path)
+        known.done = True
         if of == "message":
             parts = [
                 an_object(part, f"{path}.content") for part in a_list(item.get("content") or [], f"{path}.content")
@@ -249,7 +260,7 @@ class Decoder:
             yield from self._rest(known, at, says, text(item.get(says), f"{path}.{says}"))
 
     def _rest(self, item: _Item, at: int, says: str, said: str, logprobs: Any = None) -> Iterator[Document]:
-        before = item.said.get(says, "")
+        before = "".join(item.said.get(says, ()))
         if said.startswith(before):
             yield from self._say(item, at, says, said[len(before) :], logprobs)
 

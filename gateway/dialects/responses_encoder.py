@@ -61,6 +61,8 @@ class Encoder:
         """The bytes of the events that `chunk` stands for. Raises `UpstreamFailed` for what is no chunk."""
         with from_upstream("stream"):
             if not self.response:
+                if not (chunk.get("id") or chunk.get("choices")):
+                    return b""  # Azure speaks of its filters first, in nobody's name
                 self._begin(chunk)
             self.response |= some(chunk, "service_tier")
             if chunk.get("usage") is not None:
@@ -224,7 +226,7 @@ def _response(body: Mapping[str, Any], chunk: Mapping[str, Any], tail_: str) -> 
         "incomplete_details": None,
         **{name: body.get(name) for name in _ECHOED},
         "metadata": body.get("metadata") or {},
-        "model": model if isinstance(model, str) else body.get("model"),
+        "model": model if model and isinstance(model, str) else body.get("model"),
         "output": [],
         "parallel_tool_calls": True if parallel is None else parallel,
         "previous_response_id": None,

@@ -12,6 +12,9 @@ from gateway.errors import BadRequest, UpstreamFailed
 
 NO_WORD = "chat completions have no word for it."
 _OURS = re.compile(r"(chatcmpl|resp|msg)[-_]")
+# What OpenAI takes back as an id is at most 64 of these, with a beginning and an end of ours.
+_NO_ID = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST = 48
 
 
 def text(value: Any, path: str) -> str:
@@ -70,4 +73,4 @@ def from_upstream(what: str) -> Iterator[None]:
 
 def tail(value: Any) -> str:
     """What ids are made of, from the id of an answer of either dialect."""
-    return _OURS.sub("", value, count=1) if isinstance(value, str) and value else "0"
+    return _NO_ID.sub("", _OURS.sub("", value, count=1))[:_LONGEST] or "0" if isinstance(value, str) else "0"

@@ -22,6 +22,8 @@ class Item:
         self._emit = emit
         self._at = at
         self._open = True
+        # Joined once, at the end: a text that grows by each piece is copied at each.
+        self._pieces: list[str] = []
         emit("response.output_item.added", output_index=at, item=item)
 
     def close(self, status: str) -> None:
@@ -33,6 +35,11 @@ class Item:
 
     def _end(self, status: str) -> None:
         self.item["status"] = status
+
+    def _joined(self) -> str:
+        """The pieces so far, which begin anew."""
+        pieces, self._pieces = self._pieces, []
+        return "".join(pieces)
 
     def _say(self, kind: str, **fields: Any) -> None:
         self._emit(kind, item_id=self.item["id"], output_index=self._at, **fields)
@@ -53,7 +60,7 @@ class Reasoning(Item):
         if not summary:
             summary.append({"type": "summary_text", "text": ""})
             self._say("response.reasoning_summary_part.added", summary_index=0, part=summary[0])
-        summary[0]["text"] += text
+        self._pieces.append(text)
         self._say("response.reasoning_summary_text.delta", summary_index=0, delta=text)
 
     def seal(self, signature: str) -> None:
@@ -66,6 +73,7 @@ class Reasoning(Item):
 
     def _end(self, status: str) -> None:
         for part in self.item["summary"]:
+            part["text"] = self._joined()
             self._say("response.reasoning_summary_text.done", summary_index=0, text=part["text"])
             self._say("response.reasoning_summary_part.done", summary_index=0, part=part)
 
@@ -86,14 +94,14 @@ class Message(Item):
     def say(self, text: str, logprobs: list[Any]) -> None:
         """More text."""
         part, at = self._part({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
-        part["text"] += text
+        self._pieces.append(text)
         part["logprobs"] += logprobs
         self._say("response.output_text.delta", content_index=at, delta=text, logprobs=logprobs)
 
     def refuse(self, text: str) -> None:
         """More of a refusal."""
-        part, at = self._part({"type": "refusal", "refusal": ""})
-        part["refusal"] += text
+        _, at = self._part({"type": "refusal", "refusal": ""})
+        self._pieces.append(text)
         self._say("response.refusal.delta", content_index=at, delta=text)
 
     def annotate(self, note: Document) -> None:
@@ -117,6 +125,7 @@ class Message(Item):
         if not content:
             return
         part, at = content[-1], len(content) - 1
+        part["refusal" if part["type"] == "refusal" else "text"] = self._joined()
         if part["type"] == "refusal":
             self._say("response.refusal.done", content_index=at, refusal=part["refusal"])
         else:
@@ -142,10 +151,11 @@ class Call(Item):
 
     def add(self, text: str) -> None:
         """More of what the tool is called with."""
-        self.item[self._field] += text
+        self._pieces.append(text)
         self._say(f"response.{self._kind}.delta", delta=text)
 
     def _end(self, status: str) -> None:
+        self.item[self._field] = self._joined()
         name = {"name": self.item["name"]} if self._field == "arguments" else {}
         self._say(f"response.{self._kind}.done", **{self._field: self.item[self._field]}, **name)
         super()._end(status)

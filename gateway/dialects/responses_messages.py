@@ -12,6 +12,8 @@ _NO_WORD = "the Responses API has no word for it."
 _UNSIGNED = "the Responses API takes back only reasoning that it encrypted itself."
 #: A message's own words, and the pivot's.
 _KNOWN = ("role", "content", "refusal", "tool_calls", "tool_call_id", "reasoning_content", "thinking_blocks")
+#: What an assistant may have to say but for content.
+_INSTEAD = ("refusal", "tool_calls", "thinking_blocks", "reasoning_content")
 STORED = (
     "it is stored with the provider's credential, which callers of this gateway share. "
     "Send what it holds in the request itself."
@@ -56,10 +58,9 @@ class _Items:
             content = _content(message.get("content"), f"{path}.content", "input_text", self._losses)
             self.items.append({"role": role, "content": content})
         elif role == "assistant":
-            before = len(self.items)
-            self._assistant(message, path)
-            if len(self.items) == before and not (message.get("thinking_blocks") or message.get("reasoning_content")):
+            if message.get("content") is None and not any(message.get(name) for name in _INSTEAD):
                 raise BadRequest(f"'{path}' says nothing: it needs 'content' or 'tool_calls'.", param=f"{path}.content")
+            self._assistant(message, path)
         elif role == "tool":
             call = text(message.get("tool_call_id"), f"{path}.tool_call_id")
             of = "custom_tool_call_output" if call in self._custom else "function_call_output"

@@ -170,3 +170,7 @@ def _stored_of_tool(tool: Any, path: str) -> Iterator[tuple[str, str]]:
             for within, what in (("file_ids", "files"), ("file_id", "a file"), ("container_id", "a container")):
                 if found.get(within):
                     yield f"{path}.{name}.{within}", what
+            skills = found.get("skills")
+            for at, skill in enumerate(skills if isinstance(skills, list) else ()):
+                if isinstance(skill, dict) and skill.get("skill_id"):
+                    yield f"{path}.{name}.skills[{at}].skill_id", "a skill"

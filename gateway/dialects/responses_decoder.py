@@ -53,15 +53,15 @@ def _add(message: Document, delta: Document) -> None:
             _add_call(message.setdefault(name, []), value[0])
         elif name == "thinking_blocks":
             _add_thought(message.setdefault(name, []), value[0])
-        elif isinstance(value, list):
-            message.setdefault(name, []).extend(value)
+        elif name == "annotations":
+            message.setdefault(name, []).append(_unnumbered(value[0]))
         elif name != "role" and value:
             message[name] = (message.get(name) or "") + value
 
 
 def _add_call(calls: list[Document], piece: Document) -> None:
     if "id" in piece:
-        calls.append({name: value for name, value in piece.items() if name != "index"})
+        calls.append(_unnumbered(piece))
         return
     of = calls[piece["index"]]["type"]
     calls[piece["index"]][of] = {
@@ -70,10 +70,14 @@ def _add_call(calls: list[Document], piece: Document) -> None:
 
 
 def _add_thought(blocks: list[Document], piece: Document) -> None:
-    if not blocks or "signature" in blocks[-1]:
+    if piece["index"] == len(blocks):
         blocks.append({"type": "thinking", "thinking": ""})
     blocks[-1]["thinking"] += piece.get("thinking", "")
     blocks[-1] |= some(piece, "signature")
+
+
+def _unnumbered(piece: Document) -> Document:
+    return {name: value for name, value in piece.items() if name != "index"}
 
 
 def _joined(before: Document | None, after: Document | None) -> Document | None:
@@ -84,12 +88,12 @@ def _joined(before: Document | None, after: Document | None) -> Document | None:
 class _Item:
     """What has been passed on of one output item: its texts by chat's name for them, and how many annotations.
 
-    `call` is its number among the calls, `begins` where its text begins in the message's. `part` is the part of
-    a thought under way.
+    `number` is its place among the calls, or the thoughts. `begins` is where its text begins in the message's, `part`
+    the part of a thought under way. `done` says that it is known whole.
     """
 
     kind: str
-    call: int = 0
+    number: int
     begins: int = 0
     said: dict[str, list[str]] = field(default_factory=dict)
     part: tuple[str, Any] = ("", 0)
@@ -105,7 +109,8 @@ class Decoder:
         self._begun = False
         self._items: dict[int, _Item] = {}
         self._ids: list[Any] = []
-        self._calls = 0
+        # Pieces in lists of chat's are numbered: by that OpenAI's client puts them together.
+        self._calls = self._thoughts = self._notes = 0
         # By chat's name for a text: which item said some of it last. And how long the content is.
         self._last: dict[str, int] = {}
         self._length = 0
@@ -175,22 +180,23 @@ class Decoder:
 
     def _item(self, at: int, of: str) -> _Item:
         if at not in self._items:
-            self._items[at] = _Item(of)
+            self._items[at] = _Item(of, self._calls if of in _CALLS else self._thoughts)
+            self._calls += of in _CALLS
+            self._thoughts += of == "reasoning"
         return self._items[at]
 
     def _open(self, item: Document, at: int, path: str) -> Iterator[Document]:
         of = kind(item, path)
         if at in self._items:
             return
-        self._items[at] = _Item(of, call=self._calls)
+        number = self._item(at, of).number
         if item.get("id") is not None:
             self._ids.append(item["id"])
         if of not in _CALLS:
             return
         name, says = _CALLS[of]
         inner = {"name": text(item.get("name"), f"{path}.name"), says: ""}
-        call = {"index": self._calls, "id": text(item.get("call_id"), f"{path}.call_id"), "type": name, name: inner}
-        self._calls += 1
+        call = {"index": number, "id": text(item.get("call_id"), f"{path}.call_id"), "type": name, name: inner}
         yield self._chunk({"tool_calls": [call]})
 
     def _piece(self, event: Document, says: str, index: str) -> Iterator[Document]:
@@ -214,7 +220,7 @@ class Decoder:
         pieces.append(said)
         if says in ("arguments", "input"):
             of = _CALLS.get(item.kind, ("function", ""))[0]
-            yield self._chunk({"tool_calls": [{"index": item.call, of: {says: said}}]})
+            yield self._chunk({"tool_calls": [{"index": item.number, of: {says: said}}]})
             return
         self._last[says] = at
         delta: Document = {says: before + said}
@@ -222,7 +228,7 @@ class Decoder:
             item.begins = self._length + len(before) if len(pieces) == 1 else item.begins
             self._length += len(before + said)
         elif says == "reasoning_content":
-            delta["thinking_blocks"] = [{"type": "thinking", "thinking": said}]
+            delta["thinking_blocks"] = [{"index": item.number, "type": "thinking", "thinking": said}]
         yield self._chunk(delta, logprobs=_logprobs(logprobs) if says == "content" else None)
 
     def _note(self, notes: list[Any], item: _Item) -> Iterator[Document]:
@@ -230,9 +236,11 @@ class Decoder:
         for note in notes:
             note = an_object(note, "annotation")
             if note.get("type") == "url_citation":  # chat has no word for the others, which tools of OpenAI's give
+                cited = _cited(note, item.begins)
                 yield self._chunk(
-                    {"annotations": [{"type": "url_citation", "url_citation": _cited(note, item.begins)}]}
+                    {"annotations": [{"index": self._notes, "type": note["type"], "url_citation": cited}]}
                 )
+                self._notes += 1
 
     def _settle(self, item: Document, at: int, path: str) -> Iterator[Document]:
         """What of a finished `item` no event has said before."""
@@ -254,7 +262,8 @@ class Decoder:
             yield from self._rest(known, at, "reasoning_content", reasoning_text(item, path))
             if item.get("encrypted_content") is not None:
                 sealed = text(item["encrypted_content"], f"{path}.encrypted_content")
-                yield self._chunk({"thinking_blocks": [{"type": "thinking", "signature": sealed}]})
+                piece = {"index": known.number, "type": "thinking", "signature": sealed}
+                yield self._chunk({"thinking_blocks": [piece]})
         elif of in _CALLS:
             says = _CALLS[of][1]
             yield from self._rest(known, at, says, text(item.get(says), f"{path}.{says}"))

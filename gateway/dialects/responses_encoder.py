@@ -51,6 +51,7 @@ class Encoder:
         self._out = bytearray()
         self._items: list[Item] = []
         self._reasoning: Reasoning | None = None
+        self._thought_at: Any = None
         self._message: Message | None = None
         self._calls: dict[int, _Call] = {}
         self._tail = ""
@@ -118,6 +119,9 @@ class Encoder:
         blocks = a_list(delta.get("thinking_blocks") or [], path)
         for at, block in enumerate(blocks):
             block = an_object(block, f"{path}[{at}]")
+            if self._reasoning is not None and block.get("index") != self._thought_at:
+                self._hush()
+            self._thought_at = block.get("index")
             if block.get("type") == "redacted_thinking":
                 self._hush()
                 self._thought().redact(text(block.get("data"), f"{path}[{at}].data"))

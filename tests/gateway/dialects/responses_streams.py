@@ -49,10 +49,10 @@ def call(index: int, arguments: str = "", id_: str | None = None, name: str = "f
     return {"index": index, **head, "function": function, **more}
 
 
-def thought(text: str | None = None, signature: str | None = None) -> dict[str, Any]:
+def thought(text: str | None = None, signature: str | None = None, index: int = 0) -> dict[str, Any]:
     piece = {"thinking": text} if text else {"signature": signature}
     said = {"reasoning_content": text} if text else {}
-    return {**said, "thinking_blocks": [{"type": "thinking", **piece}]}
+    return {**said, "thinking_blocks": [{"index": index, "type": "thinking", **piece}]}
 
 
 ROLE = delta(role="assistant", content="")
@@ -93,8 +93,8 @@ STREAMS: dict[str, list[dict[str, Any]]] = {
     "thoughts between calls": [
         *(ROLE, delta(**thought("a")), delta(**thought(signature="S"))),
         *(
-            delta(**{**thought("b"), "reasoning_content": "\n\nb"}),
-            delta(**thought(signature="T")),
+            delta(**{**thought("b", index=1), "reasoning_content": "\n\nb"}),
+            delta(**thought(signature="T", index=1)),
             *CALLS,
             delta("tool_calls"),
             LAST,
@@ -142,7 +142,8 @@ def accumulated(chunks: list[dict[str, Any]]) -> dict[str, Any]:
             if name in ("content", "refusal", "reasoning_content") and value:
                 message[name] = (message.get(name) or "") + value
             elif name == "annotations":
-                message.setdefault(name, []).extend(value)
+                notes = [{key: said for key, said in note.items() if key != "index"} for note in value]
+                message.setdefault(name, []).extend(notes)
             elif name == "tool_calls":
                 for piece in value:
                     _call_piece(message.setdefault(name, []), piece)
@@ -166,7 +167,7 @@ def _call_piece(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
 
 
 def _thought_piece(blocks: list[dict[str, Any]], piece: dict[str, Any]) -> None:
-    if not blocks or "signature" in blocks[-1]:
+    if piece["index"] == len(blocks):
         blocks.append({"type": "thinking", "thinking": ""})
     blocks[-1]["thinking"] += piece.get("thinking", "")
     blocks[-1] |= {"signature": piece["signature"]} if "signature" in piece else {}

@@ -11,9 +11,11 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
+from gateway.dialects import sse
 from gateway.dialects.responses import ResponsesDialect
 from gateway.errors import RateLimited, UpstreamFailed
-from tests.gateway.dialects.responses_streams import LAST, ROLE, STREAMS, accumulated, call, delta
+from tests.gateway.dialects.responses_streams import LAST, ROLE, STREAMS, accumulated, call, decoded, delta, event
+from tests.gateway.dialects.test_responses_answer import UPSTREAM
 from tests.services import upstream
 from tests.services.upstream import Upstream
 
@@ -106,6 +108,31 @@ def test_a_whole_answer(server: Upstream, client: openai.OpenAI) -> None:
     assert (found.output_text, found.status, found.metadata) == ("So", "completed", {"a": "b"})
     assert found.usage is not None
     assert (found.usage.input_tokens_details.cached_tokens, found.usage.total_tokens) == (5, 13)
+
+
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_an_upstreams_stream_is_read_by_the_client_of_chat(server: Upstream, client: openai.OpenAI, name: str) -> None:
+    events, final = UPSTREAM[name]
+    chunks = decoded([*events, event(f"response.{final['status']}", response=final)])
+    server.then(upstream.stream(*map(sse.event, chunks), upstream.DONE))
+    with client.chat.completions.stream(model="fast", messages=[{"role": "user", "content": "Hi"}]) as stream:
+        snapshot = list(stream) and stream.current_completion_snapshot
+    found, expected = snapshot.choices[0].to_dict(), RESPONSES.answer_to_chat(final)["choices"][0]
+    message, said = expected["message"], found["message"]
+    assert (found["finish_reason"], said["content"]) == (expected["finish_reason"], message["content"] or "")
+    assert said.get("reasoning_content") == message.get("reasoning_content")
+    assert list(map(called, said.get("tool_calls") or ())) == list(map(called, message.get("tool_calls", ())))
+    assert list(filter(None, map(signed, said.get("thinking_blocks", ())))) == [
+        (one["thinking"], one["signature"]) for one in message.get("thinking_blocks", ())
+    ]
+
+
+def called(one: dict[str, Any]) -> tuple[str, str, str]:
+    return one["id"], one["function"]["name"], one["function"]["arguments"]
+
+
+def signed(block: dict[str, Any]) -> tuple[str, str] | None:
+    return (block["thinking"], block["signature"]) if "signature" in block else None
 
 
 def read_all(client: openai.OpenAI) -> None:

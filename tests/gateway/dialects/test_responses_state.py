@@ -27,6 +27,10 @@ STORED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "code_interpreter", "container": {"file_ids": ["file-1"]}}]}, "tools[0].container.file_ids"),
     ({"tools": [{"type": "shell", "environment": {"container_id": "c"}}]}, "tools[0].environment.container_id"),
     (
+        {"tools": [{"type": "shell", "environment": {"skills": [{"type": "inline"}, {"skill_id": "s"}]}}]},
+        "tools[0].environment.skills[1].skill_id",
+    ),
+    (
         {"tools": [{"type": "image_generation", "input_image_mask": {"file_id": "f"}}]},
         "tools[0].input_image_mask.file_id",
     ),

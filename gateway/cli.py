@@ -1,4 +1,4 @@
-"""The command line: `promptyard serve | check | keys | usage | schema`."""
+"""The command line: `promptyard serve | check | import | keys | usage | schema`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import click
 
 from gateway import config as configuration
 from gateway import settings as environment
+from gateway.cli_import import import_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
 from gateway.routes import Config, Limits
 from gateway.settings import Settings
@@ -109,6 +110,9 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
 
     PriceTable.load(settings.config.parent, environment.price_map_file())
     return settings, understood
+
+
+main.add_command(import_command)
 
 
 @main.command()

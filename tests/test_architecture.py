@@ -41,6 +41,7 @@ FLOORS = {
     "machinery": [
         *["gateway.settings", "gateway.config*", "gateway.counters*", "gateway.journal", "gateway.database*"],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
+        "gateway.importers*",
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],
     "policy": [

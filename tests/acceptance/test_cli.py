@@ -57,7 +57,7 @@ def data(*arguments: str | Path, cwd: Path, **env: str) -> Any:
 
 
 COMMANDS: list[Sequence[str]] = [(), ("serve",), ("check",), ("schema",), ("usage",), ("keys",), ("keys", "create"),
-                                 ("keys", "list"), ("keys", "revoke")]  # fmt: skip
+                                 ("keys", "list"), ("keys", "revoke"), ("import",)]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -65,7 +65,7 @@ def test_every_command_explains_itself(command: Sequence[str], tmp_path: Path) -
     short, long = (printed(*command, option, cwd=tmp_path) for option in ("-h", "--help"))
     assert short == long
     assert short.startswith(f"Usage: {' '.join(('python -m gateway.cli', *command))} [OPTIONS]")
-    if command not in [(), ("keys",), ("schema",)]:
+    if command not in [(), ("keys",), ("schema",), ("import",)]:
         assert "--data " in short
     assert list(tmp_path.iterdir()) == []
 

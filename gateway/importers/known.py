@@ -1,0 +1,122 @@
+"""Providers as other gateways name them, and how each is written in our `routes.yaml`: one row each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a provider is written here.
+
+    `variable` is where its credential usually stands; a kind that `asks` is given that variable
+    where the source names no credential. `prefix` goes before the model's name, `tail` after an address that does
+    not end in it yet, and `base_url` stands in where the source names no address.
+    """
+
+    type: str
+    variable: str
+    asks: bool = True
+    prefix: str = ""
+    tail: str = ""
+    base_url: str | None = None
+
+
+def _litellm(variable: str, prefix: str, *, asks: bool = True) -> Kind:
+    return Kind("litellm", variable, asks=asks, prefix=prefix)
+
+
+def _server(variable: str, tail: str = "", base_url: str | None = None) -> Kind:
+    return Kind("openai_compatible", variable, asks=False, tail=tail, base_url=base_url)
+
+
+#: By litellm's name of the provider. A name that is not here goes through litellm under that name.
+KINDS = {
+    "openai": Kind("openai", "OPENAI_API_KEY"),
+    # Azure and the clouds may be signed in by other means than a key, which litellm finds by itself.
+    "azure": _litellm("AZURE_API_KEY", "azure/", asks=False),
+    "bedrock": _litellm("AWS_BEARER_TOKEN_BEDROCK", "bedrock/", asks=False),
+    "vertex_ai": _litellm("VERTEX_API_KEY", "vertex_ai/", asks=False),
+    "databricks": _litellm("DATABRICKS_API_KEY", "databricks/", asks=False),
+    "anthropic": _litellm("ANTHROPIC_API_KEY", "anthropic/"),
+    "gemini": _litellm("GEMINI_API_KEY", "gemini/"),
+    "mistral": _litellm("MISTRAL_API_KEY", "mistral/"),
+    "cohere": _litellm("COHERE_API_KEY", "cohere/"),
+    "ai21": _litellm("AI21_API_KEY", "ai21/"),
+    "groq": _litellm("GROQ_API_KEY", "groq/"),
+    "deepseek": _litellm("DEEPSEEK_API_KEY", "deepseek/"),
+    "xai": _litellm("XAI_API_KEY", "xai/"),
+    "together_ai": _litellm("TOGETHERAI_API_KEY", "together_ai/"),
+    "fireworks_ai": _litellm("FIREWORKS_AI_API_KEY", "fireworks_ai/"),
+    "openrouter": _litellm("OPENROUTER_API_KEY", "openrouter/"),
+    "perplexity": _litellm("PERPLEXITYAI_API_KEY", "perplexity/"),
+    "cerebras": _litellm("CEREBRAS_API_KEY", "cerebras/"),
+    "nvidia_nim": _litellm("NVIDIA_NIM_API_KEY", "nvidia_nim/"),
+    "huggingface": _litellm("HUGGINGFACE_API_KEY", "huggingface/"),
+    "github": _litellm("GITHUB_API_KEY", "github/"),
+    "vllm": _server("HOSTED_VLLM_API_KEY", base_url="${HOSTED_VLLM_API_BASE}"),
+    "lm_studio": _server("LM_STUDIO_API_KEY", base_url="${LM_STUDIO_API_BASE}"),
+    "llamafile": _server("LLAMAFILE_API_KEY", base_url="http://127.0.0.1:8080/v1"),
+    "ollama": _server("OLLAMA_API_KEY", "/v1", "http://127.0.0.1:11434/v1"),
+    "tgi": _server("TGI_API_KEY", "/v1"),
+    "portkey": _server("PORTKEY_API_KEY", base_url="https://api.portkey.ai/v1"),
+}
+
+#: Other names of the same providers: litellm's older ones, and MLflow's.
+_ALSO = {
+    "text-completion-openai": "openai",
+    "custom_openai": "openai",
+    "openai_like": "openai",
+    "cohere_chat": "cohere",
+    "ai21_chat": "ai21",
+    "hosted_vllm": "vllm",
+    "ollama_chat": "ollama",
+    "azure_text": "azure",
+    "amazon-bedrock": "bedrock",
+    "databricks-model-serving": "databricks",
+    "togetherai": "together_ai",
+    "ai21labs": "ai21",
+    "huggingface-text-generation-inference": "tgi",
+}
+
+# Names that say whose they are. litellm goes by its list of models; these are the families in it.
+_FAMILIES = (
+    (r"(gpt-|chatgpt-|o[134]($|-)|ft:gpt-|text-embedding-(3|ada)|davinci-|babbage-)", "openai"),
+    (r"claude-", "anthropic"),
+    (r"(gemini-|text-embedding-00|textembedding-gecko)", "vertex_ai"),
+    (r"(command|embed-(english|multilingual))", "cohere"),
+)
+
+_TASKS = (
+    (r"embed|(^|[/-])(bge|e5|gte)-|voyage", "embeddings"),
+    (r"rerank", "rerank"),
+    (r"moderation", "moderation"),
+    (r"dall-e|gpt-image|imagen|flux|stable-diffusion|stable-image", "image_generation"),
+    (r"whisper|transcribe", "audio_transcription"),
+    (r"(^|[/-])tts(-|$)", "audio_speech"),
+)
+
+
+def canonical(provider: str) -> str:
+    """The name under which `KINDS` may know `provider`."""
+    return _ALSO.get(provider, provider)
+
+
+def kind(provider: str) -> Kind:
+    """How `provider` is written here; through litellm where there is no row for it."""
+    known = KINDS.get(canonical(provider))
+    if known is not None:
+        return known
+    words = re.sub(r"[^A-Za-z0-9]+", "_", provider).upper().strip("_") or "UPSTREAM"
+    return Kind("litellm", f"{words}_API_KEY", asks=False, prefix=f"{provider}/" if provider else "")
+
+
+def family(model: str) -> str:
+    """The provider a bare model name belongs to, or nothing: litellm is asked at the call then."""
+    return next((provider for pattern, provider in _FAMILIES if re.match(pattern, model)), "")
+
+
+def task_of(model: str) -> str:
+    """What a model is for, by its name; `chat` where that says nothing else."""
+    return next((task for pattern, task in _TASKS if re.search(pattern, model.lower())), "chat")

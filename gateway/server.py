@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway import settings as environment
-from gateway.api import health, http
+from gateway.api import health, http, mlflow_gateway
 from gateway.api.access import Access
 from gateway.api.inference import Inference
+from gateway.api.mlflow_gateway import MlflowGateway
 from gateway.counters import Counters, MemoryCounters
 from gateway.database import Database, open_database
 from gateway.errors import Forbidden, GatewayError, InvalidKey, NotFound, Overloaded, to_openai
@@ -94,7 +95,10 @@ class Application:
         limiter = Limiter(self._counters)
         meter = Meter(self._ledger, limiter)
         proxy = Proxy(router, limiter, meter)
-        return Inference(self._access, proxy, router, max_body=settings.max_body, body_timeout=settings.body_timeout)
+        most, patience = settings.max_body, settings.body_timeout
+        inference = Inference(self._access, proxy, router, max_body=most, body_timeout=patience)
+        self._mlflow_gateway = MlflowGateway(inference, self._access, router, max_body=most, body_timeout=patience)
+        return inference
 
     async def start(self, base_url: str) -> None:
         """Begin everything that runs beside the calls. `base_url` is where this server is reached from here."""
@@ -192,6 +196,8 @@ class Application:
         path: str = scope["path"]
         if path.startswith("/v1/") and not path.startswith("/v1/traces"):
             await self._inference(scope, receive, send)
+        elif path.startswith(mlflow_gateway.PREFIXES):
+            await self._mlflow_gateway(scope, receive, send)
         elif path == "/health":
             await health.alive(send)
         elif path.startswith(_TRACKING):

@@ -92,8 +92,9 @@ class _Importer:
         """Fill the plan."""
         for entry in _items(self._data["model_list"]):
             params = _mapping(entry.get("litellm_params"))
-            if params.get("api_key") is None:
-                self.plan.reserve(known.kind(_provider(params)[0]).variable)
+            kind = known.kind(_provider(params)[0])
+            if kind.asks and params.get("api_key") is None:
+                self.plan.reserve(kind.variable)
         for index, entry in enumerate(self._data["model_list"]):
             self._entry(("model_list", index), entry)
         for name, entries in self._groups.items():

@@ -226,25 +226,46 @@ class Plan:
             if len(path) < 2:
                 nothing = f"{self.document.source}: nothing in it can be served here."
                 raise ConfigError("\n".join([nothing, *self.told()]))
-            name, said = str(path[1]), " ".join((strict.dotted(path[2:]), message)).strip()
-            for route in [name] if path[0] == "routes" else self._users(name):
-                self._drop(route, f"{strict.shown(route)} cannot be written and is left out: {said}")
-            if path[0] == "providers":
-                del self.providers[name]
+            self._mend(path, message)
         used = {one["provider"] for plan in self.routes.values() for one in plan.deployments}
         self.providers = {name: data for name, data in self.providers.items() if name in used}
         for route, other, path in self._asked:
             if route in self.routes and (why := self._refuses(route, other)):
                 self.lose(path, why, route)
 
+    def _mend(self, path: strict.Path, message: str) -> None:
+        """Leave out what our file refuses at `path`: the one value if the rest is good without it, else the route."""
+        name, said = str(path[1]), " ".join((strict.dotted(path[2:]), message)).strip()
+        users = [name] if path[0] == "routes" else self._users(name)
+        if self._without(path):
+            for route in users:
+                self.lose(self.routes[route].path, f"left out: {said}", route)
+            return
+        for route in users:
+            gone = self.routes.pop(route)
+            self.lost = [one for one in self.lost if one.route != route]
+            self.lose(gone.path, f"{strict.shown(route)} cannot be written and is left out: {said}")
+        if path[0] == "providers":
+            del self.providers[name]
+
+    def _without(self, path: strict.Path) -> bool:
+        """Whether the value at `path` could be taken out: a number of a route, a header of a provider."""
+        match path:
+            case "routes", str(name), "limits" | "timeouts" as part, str(key):
+                return getattr(self.routes[name], part).pop(key, None) is not None
+            case "routes", str(name), "max_output_tokens":
+                self.routes[name].max_output_tokens = None
+            case "routes", str(name), "deployments", int(index), "weight":
+                del self.routes[name].deployments[index]["weight"]
+            case "providers", str(name), "headers", str(key), *_:
+                del self.providers[name]["headers"][key]
+            case _:
+                return False
+        return True
+
     def _users(self, provider: str) -> list[str]:
         plans = self.routes.items()
         return [name for name, plan in plans if any(one["provider"] == provider for one in plan.deployments)]
-
-    def _drop(self, route: str, why: str) -> None:
-        gone = self.routes.pop(route)
-        self.lost = [one for one in self.lost if one.route != route]
-        self.lose(gone.path, why)
 
     def _refused(self) -> tuple[strict.Path, str] | None:
         """The first complaint of our file's model, with a stand-in for each reference."""
@@ -253,8 +274,9 @@ class Plan:
         try:
             File.model_validate(data)
         except ValidationError as error:
-            # What stands there may be a secret's neighbour: only its kind is shown.
-            return strict.complaints(error, File, data, lambda _path, value: strict.kind_of(value))[0]
+            # Under 'providers' it may be a secret: only its kind is shown.
+            shown = {"routes": strict.shown, "providers": strict.kind_of}
+            return strict.complaints(error, File, data, lambda path, value: shown[str(path[0])](value))[0]
         return None
 
     def _refuses(self, route: str, other: str) -> str | None:

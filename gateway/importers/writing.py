@@ -33,13 +33,13 @@ def text(plan: Plan, written_by: str) -> str:
 
 
 def _comments(lost: list[Lost], indent: str) -> list[str]:
-    lines: dict[str, None] = {}
-    for one in sorted(lost, key=lambda found: found.line or 0):
+    lines = []
+    for one in sorted(dict.fromkeys(lost), key=lambda found: found.line or 0):
         where = f"line {one.line}, " if one.line is not None else ""
         said = _one_line(f"{where}{_last(one.key)}: {one.message}")
         wrapped = textwrap.wrap(said, _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
-        lines |= dict.fromkeys(f"{indent}# {'  ' if number else '- '}{line}" for number, line in enumerate(wrapped))
-    return list(lines)
+        lines += [f"{indent}# {'  ' if number else '- '}{line}" for number, line in enumerate(wrapped)]
+    return lines
 
 
 def _one_line(said: str) -> str:

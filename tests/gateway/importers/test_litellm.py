@@ -295,6 +295,26 @@ def test_the_same_said_of_many_is_said_once(take: Any) -> None:
     assert told.endswith("(lines 3, 4 too)")
 
 
+OUT_OF_RANGE: dict[str, tuple[str, str]] = {
+    "no requests": ("model: gpt-4o, rpm: 0", "limits.rpm must be at least 1, not 0."),
+    "a long wait": ("model: gpt-4o, timeout: 100000", "timeouts.total must be at most 86400, not 100000."),
+    "an endless answer": ("model: gpt-4o, max_tokens: 10000000000", "max_output_tokens must be at most"),
+    "a header of ours": ("model: gpt-4o, headers: {Host: x}", "headers.Host is a header the gateway writes itself."),
+}
+
+
+@pytest.mark.parametrize(("params", "said"), OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_a_value_out_of_range_is_left_out_alone(params: str, said: str, take: Any) -> None:
+    found: Imported = take(one(params))
+    assert any(f"left out: {said}" in line for line in found.told), found.told
+    assert found.routes == {"m": {"deployments": [{"provider": "openai", "model": "gpt-4o"}]}}
+
+
+def test_weights_out_of_range_are_left_out(take: Any) -> None:
+    found: Imported = take(SHARED.replace("PARAMS0", "weight: 2").replace("PARAMS1", "weight: -3"))
+    assert [one.get("weight") for one in found.routes["m"]["deployments"]] == [2, None]
+
+
 REFUSED: dict[str, tuple[str, str]] = {
     "a list": ("- a\n", "has no list 'model_list'"),
     "no models": ("model_list: []\n", "has no list 'model_list'"),

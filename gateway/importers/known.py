@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +123,37 @@ def family(model: str) -> str:
 def task_of(model: str) -> str:
     """What a model is for, by its name; `chat` where that says nothing else."""
     return next((task for pattern, task in _TASKS if re.search(pattern, model.lower())), "chat")
+
+
+def names(provider: str, data: dict[str, Any]) -> Iterator[str]:
+    """Names for a provider in our file, the best first: whose it is, where it is, whose credential, a number."""
+    whose = re.sub(r"[^A-Za-z0-9._-]+", "-", canonical(provider).replace("_", "-")).strip("-._")[:40] or "upstream"
+    place = _host(data.get("base_url") or "")
+    if data["type"] == "openai_compatible" and whose == "openai" and place:
+        yield place
+        whose = place
+    yield whose
+    if place and place != whose:
+        yield f"{whose}-{place}"
+    options = data.get("options", {})
+    for name in ("aws_region_name", "vertex_location", "vertex_project"):
+        if re.fullmatch(r"[A-Za-z0-9-]{1,20}", str(options.get(name, ""))):
+            yield f"{whose}-{options[name]}"
+    words = re.sub(r"[^a-z0-9]+", "-", str(data.get("api_key", "")).lower()).strip("-")
+    rest = "-".join(word for word in words.split("-") if word not in {"api", "key", "file", *whose.split("-")})
+    if rest:
+        yield f"{whose}-{rest[:20]}".rstrip("-")
+    number = 2
+    while True:
+        yield f"{whose}-{number}"
+        number += 1
+
+
+def _host(url: str) -> str:
+    """The first word of an address's host, or nothing where it is a number or this machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+    first = "local" if host in ("localhost", "127.0.0.1", "::1") else host.partition(".")[0]
+    return first[:30].strip("-") if re.fullmatch(r"[a-z][a-z0-9-]*", first) and first != "api" else ""

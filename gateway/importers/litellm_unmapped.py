@@ -8,14 +8,12 @@ from typing import Any
 _DEFAULT = "a default for callers who send none. A route adds nothing to a request: have the callers send it."
 _PRICE = "a price. Write it in config/prices.yaml beside routes.yaml, in USD a million tokens."
 _ABILITY = "what the model can do. Nothing here needs to be told: the upstream judges."
-_COUNT = "how often a deployment is asked again. Here each is asked once, then the next, then the fallbacks."
-_REST = "when a failing deployment rests. Here it is asked again at the next call."
+_COUNT = "how often is asked again after which error. Here it is the route's 'retries', whatever the error."
+_REST = "when a failing deployment rests. Here it is the route's 'cooldown', whatever the error."
 _DROPS = (
     "leaving out what an upstream does not take. Here its refusal reaches the caller: have the callers not send it."
 )
 _BUDGET = "money a deployment may spend. Deployments have no budget here."
-_ORDER = "which deployment comes first. Calls are shared by weight here: give the later ones a route, as a fallback."
-_WINDOW = "a route for inputs that are too long. Here that error reaches the caller."
 _FILTER = "another model after a filter's refusal. A refusal is an answer here and is kept."
 _REDIS = "Redis for what processes share. Set PROMPTYARD_REDIS_URL instead."
 _CACHE = "a cache of answers. Every call reaches an upstream here."
@@ -28,14 +26,12 @@ _GUARD = "checks on what is said. There is none here: keep them in front, or in 
 _MESSAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "litellm_params": (
         ("*cost*", _PRICE),
-        ("*drop_params", _DROPS),
+        ("additional_drop_params", _DROPS),
         ("allowed_openai_params", _DROPS),
-        ("*_retries", _COUNT),
-        ("retry_*", _COUNT),
+        ("retry_policy", _COUNT),
         ("cooldown_time", _REST),
         ("max_budget", _BUDGET),
         ("budget_duration", _BUDGET),
-        ("order", _ORDER),
         ("tags", _TAGS),
         ("tag_regex", _TAGS),
         ("*timeout_by_service_tier", "a timeout for some calls only. A route has one set of timeouts."),
@@ -55,30 +51,24 @@ _MESSAGES: dict[str, tuple[tuple[str, str], ...]] = {
         ("*", "a note on the model. A comment in routes.yaml can keep it."),
     ),
     "router_settings": (
-        ("routing_strategy*", "how a deployment is chosen. Here they share calls by weight."),
+        ("routing_strategy_args", "fine points of how a deployment is chosen. A strategy has none here."),
         ("*retr*", _COUNT),
         ("allowed_fails*", _REST),
         ("*cooldown*", _REST),
         ("redis_*", _REDIS),
         ("*cach*", _CACHE),
-        ("context_window_fallbacks", _WINDOW),
         ("content_policy_fallbacks", _FILTER),
         ("provider_budget_config", _BUDGET),
         ("*tag*", _TAGS),
         ("enable_pre_call_checks", "leaving out deployments that are too small. Their refusal reaches the caller."),
     ),
     "litellm_settings": (
-        ("*drop_params", _DROPS),
         ("modify_params", _DROPS),
-        ("*retries", _COUNT),
-        ("allowed_fails*", _REST),
-        ("*cooldown*", _REST),
         ("cache*", _CACHE),
         ("*callback*", _LOGS),
         ("*log*", _LOGS),
         ("set_verbose", "a log that says more. Set PROMPTYARD_LOG_LEVEL=debug instead."),
         ("json_logs", _LOGS),
-        ("context_window_fallbacks", _WINDOW),
         ("content_policy_fallbacks", _FILTER),
         ("max_*budget*", "money a caller may spend. Keys have limits of requests and tokens here, no budget."),
         ("budget_duration", "money a caller may spend. Keys have limits of requests and tokens here, no budget."),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -26,6 +25,10 @@ _NO_KEY = frozenset(("none", "null", "empty", "dummy", "fake", "fake-key", "not-
                      "na", "n/a", "anything", "sk-no-key-required"))  # fmt: skip
 
 
+_SAID = ("strategy", "fallbacks", "context_fallbacks", "retries", "cooldown", "limits", "timeouts", "unsupported",
+         "max_output_tokens")  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """One thing our file cannot say. `message`: what it means, and what to do instead; never a secret."""
@@ -43,28 +46,33 @@ class RoutePlan:
     path: strict.Path
     task: str = "chat"
     deployments: list[dict[str, Any]] = field(default_factory=list)
+    strategy: str | None = None
     fallbacks: list[str] = field(default_factory=list)
+    context_fallbacks: list[str] = field(default_factory=list)
+    retries: dict[str, float] = field(default_factory=dict)
+    cooldown: dict[str, float] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
     timeouts: dict[str, float] = field(default_factory=dict)
+    unsupported: str | None = None
     max_output_tokens: int | None = None
 
     def data(self) -> dict[str, Any]:
         """The route as it stands under `routes`, without what is not said."""
         data: dict[str, Any] = {} if self.task == "chat" else {"task": self.task}
         data["deployments"] = self.deployments
-        for name in ("fallbacks", "limits", "timeouts", "max_output_tokens"):
+        for name in _SAID:
             if value := getattr(self, name):
                 data[name] = value
         return data
 
-    def add(self, provider: str, model: str, weight: float | None) -> None:
+    def add(self, provider: str, model: str, weight: float | None, more: Mapping[str, int] | None = None) -> None:
         """Add a deployment, or its weight to the same one: our file takes each once."""
         for one in self.deployments:
             if (one["provider"], one["model"]) == (provider, model):
                 one["weight"] = one.get("weight", 1) + (1 if weight is None else weight)
                 return
         said = {} if weight is None else {"weight": weight}
-        self.deployments.append({"provider": provider, "model": model, **said})
+        self.deployments.append({"provider": provider, "model": model, **said, **(more or {})})
 
 
 @dataclass(slots=True)
@@ -95,7 +103,7 @@ class Plan:
         # A secret that was written out gets a variable's name that nothing else in the file means.
         self._taken = {name for text in _texts(document.data) if (name := self._name(text))}
         self._named: dict[str, str] = {}
-        self._asked: list[tuple[str, str, strict.Path]] = []
+        self._asked: list[tuple[str, str, strict.Path, bool]] = []
 
     def lose(self, path: strict.Path, message: str, route: str | None = None) -> None:
         """Note that what stands at `path` is left out."""
@@ -192,21 +200,23 @@ class Plan:
         for name, there in self.providers.items():
             if there == data:
                 return name
-        name = next(name for name in _names(source.provider, data) if name not in self.providers)
+        name = next(name for name in known.names(source.provider, data) if name not in self.providers)
         self.providers[name] = data
         return name
 
-    def fall_back(self, route: str, other: str, path: strict.Path) -> None:
-        """Let `other` stand in for `route`, if `finish` finds that it can."""
-        self._asked.append((route, other, path))
+    def fall_back(self, route: str, other: str, path: strict.Path, *, context: bool = False) -> None:
+        """Let `other` stand in for `route` (`context`: for what is too long), if `finish` finds that it can."""
+        self._asked.append((route, other, path, context))
 
     def falls_back(self, route: str) -> bool:
         """Whether `route` was given a fallback."""
-        return any(name == route for name, _, _ in self._asked)
+        return any(name == route and not context for name, _, _, context in self._asked)
 
     def falls_back_too(self, alias: str, route: str) -> None:
         """Give `alias` the fallbacks of `route`."""
-        self._asked += [(alias, other, path) for name, other, path in self._asked if name == route]
+        for name, other, path, context in list(self._asked):
+            if name == route:
+                self.fall_back(alias, other, path, context=context)
 
     def reserve(self, variable: str) -> None:
         """Keep `variable` for what the file leaves to the environment: no written-out secret is named so."""
@@ -229,8 +239,8 @@ class Plan:
             self._mend(path, message)
         used = {one["provider"] for plan in self.routes.values() for one in plan.deployments}
         self.providers = {name: data for name, data in self.providers.items() if name in used}
-        for route, other, path in self._asked:
-            if route in self.routes and (why := self._refuses(route, other)):
+        for route, other, path, context in self._asked:
+            if route in self.routes and (why := self._refuses(route, other, context)):
                 self.lose(path, why, route)
 
     def _mend(self, path: strict.Path, message: str) -> None:
@@ -251,12 +261,12 @@ class Plan:
     def _without(self, path: strict.Path) -> bool:
         """Whether the value at `path` could be taken out: a number of a route, a header of a provider."""
         match path:
-            case "routes", str(name), "limits" | "timeouts" as part, str(key):
+            case "routes", str(name), "limits" | "timeouts" | "retries" | "cooldown" as part, str(key):
                 return getattr(self.routes[name], part).pop(key, None) is not None
             case "routes", str(name), "max_output_tokens":
                 self.routes[name].max_output_tokens = None
-            case "routes", str(name), "deployments", int(index), "weight":
-                del self.routes[name].deployments[index]["weight"]
+            case "routes", str(name), "deployments", int(index), "weight" | "order" | "concurrency" as key:
+                del self.routes[name].deployments[index][key]
             case "providers", str(name), "headers", str(key), *_:
                 del self.providers[name]["headers"][key]
             case _:
@@ -279,19 +289,20 @@ class Plan:
             return strict.complaints(error, File, data, lambda path, value: shown[str(path[0])](value))[0]
         return None
 
-    def _refuses(self, route: str, other: str) -> str | None:
+    def _refuses(self, route: str, other: str, context: bool) -> str | None:
         """Take `other` as a fallback of `route`, or say why our file would not: strangers, circles, other tasks."""
         plan, there = self.routes[route], self.routes.get(other)
         if there is None:
             return f"{strict.shown(other)} is no route here. It is left out."
         if there.task != plan.task:
             return f"{strict.shown(other)} is for {there.task}, this route for {plan.task}. It is left out."
-        if self._leads(other, route):
+        listed = plan.context_fallbacks if context else plan.fallbacks
+        if other == route or (not context and self._leads(other, route)):
             return (
                 f"{strict.shown(other)} falls back to this route. A circle is refused here, so this half is left out."
             )
-        if other not in plan.fallbacks:
-            plan.fallbacks.append(other)
+        if other not in listed:
+            listed.append(other)
         return None
 
     def _leads(self, start: str, end: str) -> bool:
@@ -342,39 +353,3 @@ def _filled(data: Any) -> Any:
             for key, part in data.items()
         }
     return _REFERENCE.sub("secret", data) if isinstance(data, str) else data
-
-
-def _names(provider: str, data: dict[str, Any]) -> Iterator[str]:
-    """Names for a provider, the best first: whose it is, where it is, whose credential, a number."""
-    whose = (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", known.canonical(provider).replace("_", "-")).strip("-._")[:40] or "upstream"
-    )
-    place = _host(data.get("base_url") or "")
-    if data["type"] == "openai_compatible" and whose == "openai" and place:
-        yield place
-        whose = place
-    yield whose
-    if place and place != whose:
-        yield f"{whose}-{place}"
-    options = data.get("options", {})
-    for name in ("aws_region_name", "vertex_location", "vertex_project"):
-        if re.fullmatch(r"[A-Za-z0-9-]{1,20}", str(options.get(name, ""))):
-            yield f"{whose}-{options[name]}"
-    words = re.sub(r"[^a-z0-9]+", "-", str(data.get("api_key", "")).lower()).strip("-")
-    rest = "-".join(word for word in words.split("-") if word not in {"api", "key", "file", *whose.split("-")})
-    if rest:
-        yield f"{whose}-{rest[:20]}".rstrip("-")
-    number = 2
-    while True:
-        yield f"{whose}-{number}"
-        number += 1
-
-
-def _host(url: str) -> str:
-    """The first word of an address's host, or nothing where it is a number or this machine."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-    first = "local" if host in ("localhost", "127.0.0.1", "::1") else host.partition(".")[0]
-    return first[:30].strip("-") if re.fullmatch(r"[a-z][a-z0-9-]*", first) and first != "api" else ""

@@ -129,8 +129,6 @@ TOGETHER: dict[str, tuple[str, str, list[float | None], dict[str, Any]]] = {
     "shared by requests": ("rpm: 600", "rpm: 200", [3, 1], {"limits": {"rpm": 800}}),
     "shared by tokens": ("tpm: 20_000", "tpm: 100_000", [1, 5], {"limits": {"tpm": 120000}}),
     "requests of one only": ("rpm: 600", "", [1, 0], {}),
-    "calls at once": ("max_parallel_requests: 3", "max_parallel_requests: 4", [None, None],
-                      {"limits": {"concurrency": 7}}),
     "a short timeout": ("timeout: 5", "timeout: 5", [None, None], {"timeouts": {"total": 5}}),
     "the longer of two": ("timeout: 90", "timeout: 30", [None, None],
                           {"timeouts": {"first_token": 90, "idle": 90, "total": 90}}),
@@ -148,6 +146,40 @@ def test_models_of_one_name(
     deployments = route.pop("deployments")
     assert [(one["model"], one.get("weight")) for one in deployments] == list(zip("ab", weights, strict=True))
     assert route == rest
+
+
+def test_what_a_deployment_keeps(take: Any) -> None:
+    found = take(SHARED.replace("PARAMS0", "order: 1, max_parallel_requests: 3").replace("PARAMS1", "order: 2"))
+    assert found.routes["m"]["deployments"] == [
+        {"provider": "openai", "model": "a", "order": 1, "concurrency": 3},
+        {"provider": "openai", "model": "b", "order": 2},
+    ]
+    assert found.told == []
+
+
+ROUTING: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "least busy": ("", "router_settings: {routing_strategy: least-busy}", {"strategy": "least_busy"}),
+    "the quickest": ("", "router_settings: {routing_strategy: latency-based-routing}", {"strategy": "latency"}),
+    "the cheapest": ("", "router_settings: {routing_strategy: cost-based-routing}", {"strategy": "cheapest"}),
+    "retries": ("", "litellm_settings: {num_retries: 3}", {"retries": {"times": 3}}),
+    "the router's first": ("", "router_settings: {num_retries: 2, retry_after: 5}\nlitellm_settings: {num_retries: 3}",
+                           {"retries": {"times": 2, "backoff": 5}}),
+    "a model's own": (", max_retries: 4", "litellm_settings: {num_retries: 3}", {"retries": {"times": 4}}),
+    "no retries": (", num_retries: 0", "litellm_settings: {num_retries: 3}", {}),
+    "a cooldown": ("", "router_settings: {allowed_fails: 2, cooldown_time: 30}",
+                   {"cooldown": {"failures": 3, "seconds": 30}}),
+    "what is dropped": ("", "litellm_settings: {drop_params: true}", {"unsupported": "drop"}),
+    "what one model drops": (", drop_params: true", "", {"unsupported": "drop"}),
+    "a timeout": ("", "router_settings: {timeout: 45}", {"timeouts": {"total": 45}}),
+    "a stream's": ("", "router_settings: {stream_timeout: 20}", {"timeouts": {"first_token": 20, "idle": 20}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "settings", "expected"), ROUTING.values(), ids=ROUTING)
+def test_how_a_route_is_called(params: str, settings: str, expected: dict[str, Any], take: Any) -> None:
+    route = take(one(f"model: gpt-4o{params}") + settings + "\n").routes["m"]
+    del route["deployments"]
+    assert route == expected
 
 
 def test_the_same_deployment_twice_is_one(take: Any) -> None:
@@ -189,6 +221,7 @@ model_list:
   - {model_name: e, litellm_params: {model: openai/text-embedding-3-small}}
 router_settings:
   fallbacks: [{a: [b, e, nope]}, {b: [a]}, {x: [a]}]
+  context_window_fallbacks: [{a: [c]}, {c: [a, c]}]
   model_group_alias: {alias: a, hidden: {model: c, hidden: true}, wrong: x}
 litellm_settings:
   default_fallbacks: [c]
@@ -199,6 +232,8 @@ def test_fallbacks_and_aliases(take: Any) -> None:
     found: Imported = take(FALLBACKS)
     fallbacks = {name: route.get("fallbacks", []) for name, route in found.routes.items()}
     assert fallbacks == {"a": ["b"], "b": [], "c": [], "e": [], "alias": ["b"], "hidden": []}
+    context = {name: route.get("context_fallbacks") for name, route in found.routes.items()}
+    assert context == {"a": ["c"], "b": None, "c": ["a"], "e": None, "alias": ["c"], "hidden": ["a", "c"]}
     assert found.routes["alias"]["deployments"] == found.routes["a"]["deployments"]
     assert found.routes["e"]["task"] == "embeddings"
     assert "circle" in found.lost("router_settings.fallbacks[1].b[0]")
@@ -237,15 +272,21 @@ LOST: dict[str, tuple[str, str, str]] = {
     "a default of 0": (one("model: gpt-4o, temperature: 0"), "model_list[0].litellm_params.temperature", "callers"),
     "a price": (one("model: gpt-4o, input_cost_per_token: 1e-6"), "model_list[0].litellm_params.input_cost_per_token",
                 "config/prices.yaml"),
-    "an order": (one("model: gpt-4o, order: 2"), "model_list[0].litellm_params.order", "shared by weight"),
     "what nobody knows": (one("model: gpt-4o, wombat: 2"), "model_list[0].litellm_params.wombat", "not known here"),
     "a note": (one("model: gpt-4o", "model_info: {id: x}"), "model_list[0].model_info.id", "comment"),
     "a limit by reference": (one("model: gpt-4o, rpm: os.environ/RPM"), "model_list[0].litellm_params.rpm", "a number"),
-    "a strategy": (one("model: gpt-4o") + "router_settings: {routing_strategy: least-busy}\n",
+    "a strategy": (one("model: gpt-4o") + "router_settings: {routing_strategy: usage-based-routing-v2}\n",
                    "router_settings.routing_strategy", "by weight"),
-    "retries": (one("model: gpt-4o") + "litellm_settings: {num_retries: 3}\n", "litellm_settings.num_retries", "once"),
-    "dropped parameters": (one("model: gpt-4o") + "litellm_settings: {drop_params: true}\n",
-                           "litellm_settings.drop_params", "refusal"),
+    "retries by error": (one("model: gpt-4o") + "router_settings: {retry_policy: {TimeoutErrorRetries: 2}}\n",
+                         "router_settings.retry_policy", "whatever the error"),
+    "a retry by reference": (one("model: gpt-4o") + "litellm_settings: {num_retries: os.environ/N}\n",
+                             "litellm_settings.num_retries", "a number"),
+    "failures in a minute": (one("model: gpt-4o") + "router_settings: {allowed_fails: 3}\n",
+                             "router_settings.allowed_fails", "in a row"),
+    "parameters one by one": (one("model: gpt-4o, additional_drop_params: [x]"),
+                              "model_list[0].litellm_params.additional_drop_params", "refusal"),
+    "a filter's refusal": (one("model: gpt-4o") + "litellm_settings: {content_policy_fallbacks: [{m: [m]}]}\n",
+                           "litellm_settings.content_policy_fallbacks", "is kept"),
     "a cache": (one("model: gpt-4o") + "litellm_settings: {cache: true}\n", "litellm_settings.cache", "cache"),
     "callbacks": (one("model: gpt-4o") + "litellm_settings: {success_callback: [x]}\n",
                   "litellm_settings.success_callback", "usage"),

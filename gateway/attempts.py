@@ -187,7 +187,7 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
     body, headers = one.body or asked.body, asked.headers
     if one.task is not asked.task:
         losses = Losses(route.drops_unsupported)
-        body = translation.request(body, asked.task, one.task, losses)
+        body = translation.request({**body, "model": one.deployment.model}, asked.task, one.task, losses)
         if asked.stream:
             body["stream"] = True
         one.dropped = losses.names

@@ -17,11 +17,31 @@ IMAGE = 1600
 LONGEST = 128
 
 _SHIPPED = ("o200k_base", "cl100k_base", "p50k_base")
-_PROMPT = ("messages", "prompt", "input", "tools", "functions", "response_format", "prediction", "suffix")
+_PROMPT = (
+    "messages",
+    "prompt",
+    "input",
+    "tools",
+    "functions",
+    "response_format",
+    "prediction",
+    "suffix",
+    "system",
+    "instructions",
+    "output_config",
+    "query",
+    "documents",
+)
 #: What a chat template puts around the messages, with a default system text.
 _TEMPLATE = 32
 _IMAGES = frozenset(("image_url", "input_image", "image"))
-_SOUND = {"input_audio": 200, "file": 16}
+#: Characters of base64 for a token, and under which name a part of that type carries them.
+_CARRIED = {
+    "input_audio": (200, "input_audio"),
+    "file": (16, "file"),
+    "input_file": (16, "file_data"),
+    "document": (16, "source"),
+}
 
 # Counted in parts of so many characters: a million spaces overflow tiktoken's stack, and one long word takes seconds.
 _PART = 50_000
@@ -91,8 +111,8 @@ def _measured(body: Mapping[str, Any], measure: Callable[[str], int]) -> int:
                 kind = None
             if kind in _IMAGES:
                 total += IMAGE
-            elif kind in _SOUND:
-                total += IMAGE + _length(value.get(kind)) // _SOUND[kind]
+            elif kind in _CARRIED and (carried := _length(value.get(_CARRIED[kind][1]))):
+                total += IMAGE + carried // _CARRIED[kind][0]
             else:
                 total += 2 + 2 * len(value) + sum(map(measure, value))
                 rest.extend(value.values())
@@ -122,8 +142,10 @@ def _text(text: str) -> int:
 
 
 def _length(part: Any) -> int:
-    """Characters of base64 in a part that carries a file or sound."""
-    if not isinstance(part, dict):
+    """Characters of base64 in a part that carries a file or sound; 0 for one that carries text."""
+    if isinstance(part, str):
+        return len(part)
+    if not isinstance(part, dict) or part.get("type") in ("text", "content"):
         return 0
     return sum(len(value) for value in part.values() if isinstance(value, str))
 

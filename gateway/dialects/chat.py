@@ -19,7 +19,7 @@ from gateway.money import Tokens
 #: What OpenAI calls, and has called, the caller's own cap on an answer's tokens. Upstreams differ in which they obey.
 _CAPS = ("max_completion_tokens", "max_tokens")
 #: What the pivot carries for other dialects, and chat itself has no word for.
-_FOREIGN_MESSAGE = ("thinking_blocks", "cache_control")
+_FOREIGN_PART = ("thinking_blocks", "cache_control")
 _FOREIGN = ("top_k", "thinking")
 _ELSEWHERE = "it means something to other providers only."
 
@@ -82,10 +82,10 @@ class ChatDialect:
                 losses.lose(name, _ELSEWHERE)
         messages = said.get("messages")
         if isinstance(messages, list):
-            said["messages"] = [_plain_message(one, f"messages[{at}]", losses) for at, one in enumerate(messages)]
+            said["messages"] = [_plain_message(one, losses) for one in messages]
         tools = said.get("tools")
         if isinstance(tools, list):
-            said["tools"] = [_plain(one, f"tools[{at}]", losses) for at, one in enumerate(tools)]
+            said["tools"] = [_plain(one, losses) for one in tools]
         return said
 
     def answer_to_chat(self, document: Mapping[str, Any]) -> Document:
@@ -165,30 +165,26 @@ def _check_options(body: Mapping[str, Any]) -> None:
         raise BadRequest("'stream_options' must be an object.", param="stream_options")
 
 
-def _plain_message(message: Any, path: str, losses: Losses) -> Any:
+def _plain_message(message: Any, losses: Losses) -> Any:
     """A message without the pivot's own words. Unsigned reasoning goes up in the form that servers of chat know."""
     if not isinstance(message, dict):
         return message
-    content = message.get("content")
-    if isinstance(content, list):
-        message = {
-            **message,
-            "content": [_plain(one, f"{path}.content[{at}]", losses) for at, one in enumerate(content)],
-        }
-    if any(_signed(block) for block in message.get("thinking_blocks") or ()):
-        losses.lose(f"{path}.thinking_blocks", "only the provider that signed them can read them.")
+    if isinstance(content := message.get("content"), list):
+        message = {**message, "content": [_plain(part, losses) for part in content]}
+    if any(map(_signed, message.get("thinking_blocks") or ())):
+        losses.lose("thinking", "only the provider that signed it can read it.")
         message = {name: value for name, value in message.items() if name != "reasoning_content"}
-    return _plain(message, path, losses)
+    return _plain(message, losses)
 
 
 def _signed(block: Any) -> bool:
     return isinstance(block, dict) and (block.get("type") == "redacted_thinking" or bool(block.get("signature")))
 
 
-def _plain(value: Any, path: str, losses: Losses) -> Any:
-    """An object without the pivot's own words; cache marks are lost by name."""
-    if not isinstance(value, dict) or not any(name in value for name in _FOREIGN_MESSAGE):
+def _plain(value: Any, losses: Losses) -> Any:
+    """An object without the pivot's own words; marks of a cache are lost by name."""
+    if not isinstance(value, dict) or not any(name in value for name in _FOREIGN_PART):
         return value
     if value.get("cache_control") is not None:
-        losses.lose(f"{path}.cache_control", "it decides by itself what it caches.")
-    return {name: part for name, part in value.items() if name not in _FOREIGN_MESSAGE}
+        losses.lose("cache_control", "it decides by itself what it caches.")
+    return {name: part for name, part in value.items() if name not in _FOREIGN_PART}

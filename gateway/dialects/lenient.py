@@ -21,6 +21,14 @@ def loads(data: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def dumps(document: Any) -> bytes:
+    """`document` as JSON, also with half a surrogate pair or digits beyond 64 bits, which an upstream may have sent."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return json.dumps(document).encode()
+
+
 def text(value: Any) -> str:
     """`value` as text: itself if it is one, else its JSON. It may hold half a surrogate pair."""
     if isinstance(value, str):

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from gateway.dialects.chat import ChatDialect, CompletionsDialect
 from gateway.dialects.dialect import Conversation, Dialect
+from gateway.dialects.messages import MessagesDialect
 from gateway.dialects.plain import EMBEDDINGS
 from gateway.routes import Task
 
-CONVERSATIONS: Mapping[Task, Conversation] = {Task.CHAT: ChatDialect()}
+CONVERSATIONS: Mapping[Task, Conversation] = {Task.CHAT: ChatDialect(), Task.MESSAGES: MessagesDialect()}
 DIALECTS: Mapping[Task, Dialect] = {
     **CONVERSATIONS,
     Task.COMPLETIONS: CompletionsDialect(),

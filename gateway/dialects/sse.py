@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
-
-import orjson
 
 from gateway.dialects import lenient
 from gateway.errors import UpstreamFailed
@@ -107,7 +104,7 @@ class Tally(ABC):
         """What goes on to the caller for one `event`, having noted what it says."""
         data = _data(event)
         through = self.through
-        if data is None:
+        if data is None or (through is not None and self.done):
             return event if through is None else b""
         if data == b"[DONE]":
             ended, self.begun, self.done = self.done, True, True
@@ -142,10 +139,7 @@ def said(error: Any) -> str:
 
 def event(document: dict[str, Any], name: str | None = None) -> bytes:
     """One event that says `document`."""
-    try:
-        data = orjson.dumps(document)
-    except TypeError:  # half a surrogate pair, or digits beyond 64 bits, which an upstream may have sent
-        data = json.dumps(document).encode()
+    data = lenient.dumps(document)
     return b"data: %b\n\n" % data if name is None else b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 

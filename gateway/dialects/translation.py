@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
+from gateway.dialects import lenient
 from gateway.dialects.dialect import Decoder, Document, Encoder, Losses
 from gateway.dialects.registry import CONVERSATIONS
 from gateway.routes import Task
@@ -20,13 +19,13 @@ def request(body: Mapping[str, Any], spoken: Task, upstream: Task, losses: Losse
 def answer(document: Mapping[str, Any], spoken: Task, upstream: Task, body: Mapping[str, Any]) -> bytes:
     """The `upstream`'s whole answer as one to `body`, the caller's request. Raises `UpstreamFailed` for no answer."""
     chat = CONVERSATIONS[upstream].answer_to_chat(document)
-    return orjson.dumps(CONVERSATIONS[spoken].answer_from_chat(chat, body))
+    return lenient.dumps(CONVERSATIONS[spoken].answer_from_chat(chat, body))
 
 
 def refused(document: Mapping[str, Any], spoken: Task, upstream: Task, status: int) -> bytes:
     """The `upstream`'s error body as the caller's."""
     chat = CONVERSATIONS[upstream].refused_to_chat(document, status)
-    return orjson.dumps(CONVERSATIONS[spoken].refused_from_chat(chat, status))
+    return lenient.dumps(CONVERSATIONS[spoken].refused_from_chat(chat, status))
 
 
 class Translator:

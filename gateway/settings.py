@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from gateway import strict
 from gateway.errors import ConfigError, Problem
+
+log = logging.getLogger(__name__)
 
 PREFIX = "PROMPTYARD_"
 # Read by the tests and the benchmark alone, so `serve` must not refuse to start beside them.
@@ -215,6 +218,42 @@ def as_markdown() -> str:
 def environment() -> Mapping[str, str]:
     """A copy of the environment as it is now, for the `${NAME}` in `routes.yaml`."""
     return dict(os.environ)
+
+
+class Tracing(NamedTuple):
+    """How traces are handed over: calls that may wait, calls a request carries, seconds between two requests."""
+
+    waiting: int
+    batch: int
+    delay: float
+
+
+def tracing(environment: Mapping[str, str] | None = None) -> Tracing | None:
+    """How traces are exported, by OpenTelemetry's own variables; None: they are not.
+
+    Where to, with which headers and how many is read by its SDK itself, from the same environment:
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
+    """
+    said = os.environ if environment is None else environment
+    places = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    exporters = said.get("OTEL_TRACES_EXPORTER") or "otlp"
+    disabled = said.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if disabled or "otlp" not in re.split(r"[,\s]+", exporters) or not any(said.get(place) for place in places):
+        return None
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := said.get(variable):
+            if protocol != "http/protobuf":
+                log.warning("No traces are exported: %s must be http/protobuf, the one protocol spoken here.", variable)
+                return None
+            break
+    most = _whole(said.get("OTEL_BSP_MAX_QUEUE_SIZE"), 2048)
+    batch = min(most, _whole(said.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"), 512))
+    return Tracing(most, batch, _whole(said.get("OTEL_BSP_SCHEDULE_DELAY"), 5000) / 1000)
+
+
+def _whole(text: str | None, default: int) -> int:
+    """A number of one or more. What is none counts as unset, as OpenTelemetry's SDK has it."""
+    return int(text) if text and re.fullmatch(r"0*[1-9]\d{0,8}", text.strip()) else default
 
 
 def price_map_file() -> Path | None:

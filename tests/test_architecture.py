@@ -34,6 +34,7 @@ FLOORS = {
             "gateway.strict",
             "gateway.money",
             "gateway.dialects*",
+            "gateway.trace",
         ],
         *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],
@@ -42,6 +43,7 @@ FLOORS = {
         *["gateway.settings", "gateway.config*", "gateway.counters*", "gateway.journal", "gateway.database*"],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         "gateway.importers*",
+        "gateway.telemetry",
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],
     "policy": [
@@ -73,6 +75,7 @@ DOORS = {
     "aiohappyeyeballs": ["gateway.providers.transport"],
     "httptools": ["gateway.providers.connection"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
+    "opentelemetry": ["gateway.telemetry"],
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],
@@ -83,16 +86,27 @@ DOORS = {
 # Libraries that are like Python's own here: they shape data and do no IO.
 EVERYWHERE = {"orjson", "pydantic", "pydantic_core"}
 # What is imported though pyproject does not ask for it by name: it is part of what does.
-COMES_WITH = {"starlette": "fastapi", "anyio": "fastapi", "pydantic_core": "pydantic"}
+COMES_WITH = {
+    "starlette": "fastapi",
+    "anyio": "fastapi",
+    "pydantic_core": "pydantic",
+    "opentelemetry": "opentelemetry-sdk",
+}
 # For annotations only: `promptlab.ports` names the connection it hands out.
 TYPING_ONLY = {"promptlab.ports": {"alembic", "sqlalchemy"}}
 # The process's environment is a door too.
 ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"}
 ENVIRONMENT_DOORS = ["gateway.settings"]
 # Too slow to be loaded before the first answer, or not wanted by most: imported inside functions only.
-LAZY = {"litellm": "*", "xllamacpp": "*", "promptlab.workbench*": "gateway.*", "gradio": "gateway.*"}
+LAZY = {
+    "litellm": "*",
+    "opentelemetry": "*",
+    "xllamacpp": "*",
+    "promptlab.workbench*": "gateway.*",
+    "gradio": "gateway.*",
+}
 # What importing the server must not load (the lab and litellm cost seconds and hundreds of megabytes).
-NOT_AT_START = ["gradio", "litellm", "xllamacpp", "pandas", "numpy", "promptlab.workbench.app"]
+NOT_AT_START = ["gradio", "litellm", "opentelemetry", "xllamacpp", "pandas", "numpy", "promptlab.workbench.app"]
 
 # What looks right and is not, wherever it is imported from.
 TRAPS = {

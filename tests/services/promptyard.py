@@ -113,8 +113,8 @@ class Server:
 
 
 def environment(settings: Mapping[str, str], mark: str) -> dict[str, str]:
-    """This process's environment without any Promptyard setting of the outer world, plus `settings`."""
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTYARD_")}
+    """This process's environment without any Promptyard or OpenTelemetry setting of the outer world; `settings`."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("PROMPTYARD_", "OTEL_"))}
     # No provider's credential of the developer's own may ever reach a test.
     outer = {name: value for name, value in outer.items() if not name.endswith("_API_KEY")}
     return {**outer, **settings, MARK: mark, "PYTHONUNBUFFERED": "1"}

@@ -36,9 +36,10 @@ _LONGEST = 256
 _OPERATIONS = {"completions": "text_completion", "embeddings": "embeddings"}
 _CHATS = ("chat/completions", "messages", "responses")
 # Where the conventions name a provider otherwise than routes.yaml (or litellm) does.
-_PROVIDERS = {"azure": "azure.ai.openai", "azure_ai": "azure.ai.inference", "bedrock": "aws.bedrock",
-              "gemini": "gcp.gemini", "mistral": "mistral_ai", "moonshot": "moonshot_ai", "vertex": "gcp.vertex_ai",
-              "vertex_ai": "gcp.vertex_ai", "watsonx": "ibm.watsonx.ai", "xai": "x_ai"}  # fmt: skip
+_PROVIDERS = {"azure": "azure.ai.openai", "azure_ai": "azure.ai.inference", "azure_deployments": "azure.ai.openai",
+              "bedrock": "aws.bedrock", "gemini": "gcp.gemini", "mistral": "mistral_ai", "moonshot": "moonshot_ai",
+              "vertex": "gcp.vertex_ai", "vertex_ai": "gcp.vertex_ai", "watsonx": "ibm.watsonx.ai",
+              "xai": "x_ai"}  # fmt: skip
 
 
 class _Settled(NamedTuple):

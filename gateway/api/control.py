@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import http, keys, usage
+from gateway.api import http, keys, openapi, usage
 from gateway.api.access import Access
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
 from gateway.keys import Keys
@@ -29,7 +30,7 @@ _FAULT = "Something went wrong inside the gateway. Its log says more."
 
 def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> FastAPI:
     """The application for `/admin/**`, `/docs` and `/openapi.json`."""
-    app = FastAPI(title="Promptyard", version=version, docs_url=None, redoc_url=None)
+    app = _Described(title="Promptyard", version=version, docs_url=None, redoc_url=None)
     app.openapi_version = "3.0.3"  # the newest that the bundled Swagger renders
     app.include_router(keys.router(access, key_ring))
     app.include_router(usage.router(access, ledger))
@@ -41,6 +42,14 @@ def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> Fast
     app.add_exception_handler(HTTPException, _unreadable)
     app.add_middleware(_Edge)
     return app
+
+
+class _Described(FastAPI):
+    """An application whose description also tells of what is served beside it."""
+
+    def openapi(self) -> dict[str, Any]:
+        """OpenAPI's document of the whole server."""
+        return openapi.with_data_plane(super().openapi())
 
 
 def _add_docs(app: FastAPI) -> None:

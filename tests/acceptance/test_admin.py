@@ -306,6 +306,11 @@ def test_the_documentation_renders_from_this_host_alone(server: Server, page: Pa
     page.goto(f"{server.url}/docs")
     page.get_by_text("/admin/keys", exact=True).first.wait_for()
     page.get_by_text("/admin/usage/{request_id}", exact=True).first.wait_for()
+    for path in ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/models/{id}", "/gateway/{name}/invocations"):
+        page.get_by_text(path, exact=True).first.wait_for()
+    page.locator("#operations-inference-v1_messages .opblock-summary").click()
+    page.get_by_text("Answer a conversation, as Anthropic's clients ask").first.wait_for()
+    page.get_by_text("A limit refused").first.wait_for()
     page.locator("#operations-keys-create_admin_keys_post .opblock-summary").click()
     page.get_by_text("Try it out").first.wait_for()
     assert page.title() == "Promptyard API"
@@ -319,8 +324,11 @@ def test_a_browser_is_asked_for_a_key_before_the_documentation(server: Server) -
 
 
 def test_the_description_is_whole(admin: httpx.Client) -> None:
-    described = admin.get("/openapi.json").json()
-    wanted = {"/admin/keys", "/admin/keys/{key_id}", "/admin/usage", "/admin/usage/{request_id}"}
+    answer = admin.get("/openapi.json")
+    described = answer.json()
+    assert described["openapi"] == "3.0.3"
+    assert '"null"' not in answer.text  # which 3.0 has no type for
+    wanted = {"/admin/keys", "/admin/keys/{key_id}", "/admin/usage", "/admin/usage/{request_id}", "/v1/messages"}
     assert wanted <= set(described["paths"])
     assert set(described["components"]["schemas"]["NewKey"]["properties"]) == {
         "name", "routes", "scopes", "rpm", "tpm", "concurrency", "expires_in",

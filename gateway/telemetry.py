@@ -81,16 +81,16 @@ class Tracer:
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
 
-    def begin(self, traceparent: str | None, body: Mapping[str, Any], *, stream: bool) -> Trace | None:
-        """The trace of a call that begins now, below its caller's span; None where it is not sampled.
+    def begin(self, traceparent: str | None, body: Mapping[str, Any], started: float, *, stream: bool) -> Trace | None:
+        """The trace of a call that `started` then, below its caller's span; None where it is not sampled.
 
-        An unsampled call's `traceparent` is passed on as it came.
+        `started` is in `time.perf_counter()` seconds. An unsampled call's `traceparent` is passed on as it came.
         """
         parent = noted.parent(traceparent)
         number = parent.trace if parent else random.getrandbits(128) or 1
         if self._sampler.should_sample(_context(parent), number, "").decision.name != "RECORD_AND_SAMPLE":
             return None
-        return Trace(number, noted.new_span(), parent, time.perf_counter(), noted.asked(body, stream=stream))
+        return Trace(number, noted.new_span(), parent, started, noted.asked(body, stream=stream))
 
     def record(self, trace: Trace, record: UsageRecord) -> None:
         """Hand over a settled call. It costs a microsecond: spans are made by the thread that sends them."""

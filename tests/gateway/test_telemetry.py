@@ -61,7 +61,7 @@ def tracer(started: list[Tracer], delay: float = 0.01, waiting: int = 100, batch
 
 
 def begun(one: Tracer, traceparent: str | None = CALLER, stream: bool = False) -> Trace:
-    trace = one.begin(traceparent, BODY, stream=stream)
+    trace = one.begin(traceparent, BODY, time.perf_counter(), stream=stream)
     assert trace is not None
     return trace
 
@@ -213,7 +213,7 @@ def test_the_environment_says_which_calls_are_traced(
     if sampler:
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
-    assert (tracer(tracers).begin(traceparent, BODY, stream=False) is not None) == sampled
+    assert (tracer(tracers).begin(traceparent, BODY, 0.0, stream=False) is not None) == sampled
 
 
 def test_the_environment_names_the_service_and_carries_a_secret_nobody_logs(

@@ -69,6 +69,7 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
         told = not isinstance(outcome, BadRequest)
         if failure is not None:
             one.end()
+            _note_end(one, outcome)
             return failure
         assert isinstance(outcome, Answer)  # noqa: S101 - what is none was judged a failure
         return outcome
@@ -94,12 +95,25 @@ class _Place:
         self._condition.leave()
 
 
+def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
+    """What the trace says of a failed attempt."""
+    if one.span is None:
+        return
+    if isinstance(outcome, Answer):
+        one.span.end(outcome.status, "upstream_error")
+    else:
+        one.span.end(None, outcome.code)
+
+
 async def _outcome(provider: Provider, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
     one.started = time.perf_counter()
     try:
         one.task = _dialect(provider, call, one.deployment)
         answer = await _answered(provider, call, route, one)
-        one.first_token = time.perf_counter() - call.started
+        now = time.perf_counter()
+        one.first_token = now - call.started
+        if one.span is not None:
+            one.span.first_token = now
         if answer.chunks is None and one.task is not call.request.task:
             _translate(call, one.task, answer)
         return answer
@@ -163,7 +177,7 @@ async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) 
     patience = timeouts.first_token if stream else timeouts.whole
     if timeouts.total is not None:
         patience = min(patience, timeouts.total)
-    request = _request(call, route, one)
+    request, sent = _request(call, route, one), time.perf_counter()
     deadline = None if timeouts.total is None else asyncio.get_running_loop().time() + timeouts.total
     try:
         with Within(patience):
@@ -175,6 +189,8 @@ async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) 
         raise UpstreamTimeout(
             f"Provider '{provider.name}' did not {'begin to ' if stream else ''}answer within {patience:g} s."
         ) from None
+    finally:
+        call.request.marks.upstream += time.perf_counter() - sent
 
 
 def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
@@ -193,10 +209,14 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
         one.dropped = losses.names
     if one.task is not Task.MESSAGES and any(name in headers for name in _OF_MESSAGES):
         headers = {name: value for name, value in headers.items() if name not in _OF_MESSAGES}
+    prepared = DIALECTS[one.task].prepare(body, route.max_output_tokens, stream=asked.stream)
+    if asked.trace is not None:
+        one.span = asked.trace.attempt(one.deployment)
+        headers = {**headers, "traceparent": asked.trace.traceparent(one.span)}
     return UpstreamRequest(
         task=one.task,
         model=one.deployment.model,
-        body=DIALECTS[one.task].prepare(body, route.max_output_tokens, stream=asked.stream),
+        body=prepared,
         headers=headers,
         stream=asked.stream,
         connect=route.timeouts.connect,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway import limits
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
@@ -28,12 +30,14 @@ class Proxy:
             route = self._router.find(request.model, key)
             _check(request, route)
             call = await self._limiter.admit(key, route, request)
+            request.marks.admitted = time.perf_counter()
         except BaseException as error:
             self._meter.refuse(request, key, route, error)
             raise
         try:
             way = Way(self._router, self._limiter, call)
             answer = await send(way, self._meter)
+            request.marks.answered = time.perf_counter()
             return call, self._meter.metered(call, answer, _rescue(route, way, self._meter))
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)

@@ -33,6 +33,7 @@ from gateway.settings import Settings
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
 from gateway.store.usage import UsageStore
+from gateway.telemetry import Tracer
 from gateway.types import Provider, Scope
 from gateway.usage import Meter
 
@@ -66,6 +67,7 @@ class Application:
         self._keys.refresh()
         self._access = Access(self._keys)
         self._ledger = Ledger(self._journal, UsageStore(self.database))
+        self._tracer = self._make_tracer()
         self._inference = self._data_plane()
         self._lab: Any = None
         self.base_url = ""
@@ -93,12 +95,16 @@ class Application:
         prices = PriceTable.load(settings.config.parent, environment.price_map_file())
         router = Router(prices.priced(self._config), self._providers, Health())
         limiter = Limiter(self._counters)
-        meter = Meter(self._ledger, limiter)
+        meter = Meter(self._ledger, limiter, tracer=self._tracer)
         proxy = Proxy(router, limiter, meter)
         most, patience = settings.max_body, settings.body_timeout
-        inference = Inference(self._access, proxy, router, max_body=most, body_timeout=patience)
+        inference = Inference(self._access, proxy, router, self._tracer, max_body=most, body_timeout=patience)
         self._mlflow_gateway = MlflowGateway(inference, self._access, router, max_body=most, body_timeout=patience)
         return inference
+
+    def _make_tracer(self) -> Tracer | None:
+        tracing = environment.tracing()
+        return None if tracing is None else Tracer(tracing, self._version, self._config.providers.get)
 
     async def start(self, base_url: str) -> None:
         """Begin everything that runs beside the calls. `base_url` is where this server is reached from here."""
@@ -126,6 +132,8 @@ class Application:
             if isinstance(failed, BaseException):
                 log.error("A part did not stop cleanly: %s", type(failed).__name__)
         await self._transport.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         await self._ledger.close()
         await self._counters.close()
         for database in (self.database, self._tracking_database):
@@ -290,7 +298,9 @@ class Application:
         if not detailed:
             return {"status": status}
         counters = self._counters.status()
-        return {"status": status, "version": self._version, "providers": providers, "counters": counters, **parts}
+        traces = {} if self._tracer is None else {"traces": self._tracer.status()}
+        own = {"status": status, "version": self._version, "providers": providers, "counters": counters}
+        return {**own, **traces, **parts}
 
 
 class _Part:

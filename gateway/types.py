@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from gateway.routes import Deployment, Limits, Route, Task
+from gateway.trace import AttemptSpan, Marks, Trace
 
 
 class Scope(StrEnum):
@@ -101,6 +102,9 @@ class Request:
     headers: Mapping[str, str]
     #: All headers of the caller, secrets too: none of them leaves this process by this way.
     given: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+    marks: Marks = field(default_factory=lambda: Marks(0.0))
+    #: Its place in a distributed trace, where one is recorded.
+    trace: Trace | None = None
 
 
 class Place(Protocol):
@@ -124,6 +128,7 @@ class Attempt:
     first_token: float | None = None
     body: Mapping[str, Any] | None = None
     dropped: list[str] = field(default_factory=list)
+    span: AttemptSpan | None = None
     place: Place | None = None
 
     def end(self, *, broken: bool = False) -> None:

@@ -21,6 +21,7 @@ from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import Tokens
 from gateway.routes import CONVERSATIONS, Route, Task
+from gateway.telemetry import Tracer
 from gateway.types import Answer, Attempt, Call, Key, Request, UsageRecord
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,15 @@ class Rescue(Protocol):
 class Meter:
     """Measures answers and settles calls, each exactly once, however it ends."""
 
-    def __init__(self, ledger: Ledger, limiter: Limiter, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        limiter: Limiter,
+        clock: Callable[[], float] = time.perf_counter,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._ledger = ledger
+        self._tracer = tracer
         self._limiter = limiter
         self._clock = clock
 
@@ -83,6 +91,8 @@ class Meter:
 
     def _part(self, call: Call, attempt: Attempt, status: int, code: str, used: Tokens) -> None:
         call.wasted += used.input + used.output
+        if attempt.span is not None:
+            attempt.span.end(None, code)
         with contextlib.suppress(Overloaded):
             self._record(call, attempt, status, code, used, estimated=True, final=False)
 
@@ -103,6 +113,8 @@ class Meter:
         spoken = call.attempt.task if call.attempt else call.request.task
         document = orjson.loads(answer.body) if answer.document is None else answer.document
         counted = DIALECTS[spoken].usage(document)
+        if call.request.trace is not None:
+            call.request.trace.read(document)
         written = len(answer.body) // 4 if spoken in _WRITTEN else 0
         used = counted or Tokens(input=_input(call), output=written)
         self._settle(call, answer.status, None, used, estimated=counted is None)
@@ -235,6 +247,8 @@ class Meter:
             final=final,
         )
         self._ledger.add(record)
+        if request.trace is not None and self._tracer is not None and final:
+            self._tracer.record(request.trace, record)
 
 
 def _cut(call: Call, tally: Tally) -> Tokens:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -15,6 +16,7 @@ import orjson
 from gateway import limits
 from gateway.api import http
 from gateway.api.access import Access
+from gateway.api.server_timing import server_timing
 from gateway.dialects import body as json_body
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
@@ -22,6 +24,8 @@ from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, Met
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.routing import Router
+from gateway.telemetry import Tracer
+from gateway.trace import Marks
 from gateway.types import Answer, Call, Key, Request, Scope
 from gateway.usage import LEFT
 
@@ -40,8 +44,18 @@ _NAMED = 20
 class Inference:
     """Everything under `/v1/`."""
 
-    def __init__(self, access: Access, proxy: Proxy, router: Router, *, max_body: int, body_timeout: float) -> None:
+    def __init__(
+        self,
+        access: Access,
+        proxy: Proxy,
+        router: Router,
+        tracer: Tracer | None,
+        *,
+        max_body: int,
+        body_timeout: float,
+    ) -> None:
         self._access = access
+        self._tracer = tracer
         self._proxy = proxy
         self._router = router
         self._max_body = max_body
@@ -49,14 +63,16 @@ class Inference:
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
+        marks = Marks(time.perf_counter())
         task = _TASKS.get(scope["path"])
         exchange = _Exchange(send, f"req_{random.getrandbits(96):024x}", DIALECTS[task or Task.CHAT])
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             key = await self._caller(headers)
+            marks.authenticated = time.perf_counter()
             if task is not None:
                 _need_method(scope, "POST")
-                await self._infer(exchange, headers, receive, task, key)
+                await self._infer(exchange, headers, receive, task, key, marks)
             elif scope["path"] == _MODELS or scope["path"].startswith(f"{_MODELS}/"):
                 _need_method(scope, "GET")
                 await self._models(exchange, scope["path"], key)
@@ -81,11 +97,22 @@ class Inference:
             return self._access.allow(headers, Scope.INFERENCE)
 
     async def _infer(
-        self, exchange: _Exchange, headers: Mapping[bytes, bytes], receive: http.Receive, task: Task, key: Key
+        self,
+        exchange: _Exchange,
+        headers: Mapping[bytes, bytes],
+        receive: http.Receive,
+        task: Task,
+        key: Key,
+        marks: Marks,
     ) -> None:
         http.need_json(headers)
         raw = await http.read_body(receive, headers, self._max_body, self._body_timeout)
-        request = _request(exchange.id, task, json_body.parse(raw), headers)
+        marks.read = time.perf_counter()
+        request = _request(exchange.id, task, json_body.parse(raw), headers, marks)
+        if self._tracer is not None:
+            request.trace = self._tracer.begin(
+                request.headers.get("traceparent"), request.body, marks.received, stream=request.stream
+            )
         watcher = exchange.watch(receive)
         try:
             call, answer = await self._proxy.answer(request, key)
@@ -131,6 +158,7 @@ class _Exchange:
     async def send(self, call: Call, answer: Answer) -> None:
         """Send a provider's answer, whole or as it comes."""
         headers = {**answer.headers, **self._own(), **limits.headers(call.grants)}
+        headers["server-timing"] = server_timing(call.request.marks, time.perf_counter())
         if call.attempt is not None:
             headers["x-promptyard-deployment"] = call.attempt.deployment.id
             if call.attempt.dropped:
@@ -175,7 +203,9 @@ class _Exchange:
         return {"x-request-id": self.id, "request-id": self.id}
 
 
-def _request(request_id: str, task: Task, body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Request:
+def _request(
+    request_id: str, task: Task, body: dict[str, Any], headers: Mapping[bytes, bytes], marks: Marks
+) -> Request:
     """The request in `body`, as far as we have to understand it; the rest is the upstream's to judge."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
@@ -185,7 +215,7 @@ def _request(request_id: str, task: Task, body: dict[str, Any], headers: Mapping
         raise BadRequest("'stream' must be true or false.", param="stream")
     DIALECTS[task].check(body)
     passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
-    return Request(request_id, task, model, body, bool(stream) and task in _STREAMED, passed, headers)
+    return Request(request_id, task, model, body, bool(stream) and task in _STREAMED, passed, headers, marks)
 
 
 def _model(route: Route) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _cooldown(route: Route) -> Cooldown | None:
     """When a deployment of `route` rests. Where the file does not say, only one that is not the last resort does."""
     if route.cooldown is None and (len(route.deployments) > 1 or route.fallbacks):
         return _DEFAULT_COOLDOWN
-    return route.cooldown
+    return route.cooldown if route.cooldown and route.cooldown.seconds else None
 
 
 def _retry_after(answer: Answer) -> float | None:

@@ -53,7 +53,7 @@ class CooldownModel(Strict):
 
     failures: int = Field(5, ge=1, le=1000, description="Failures in a row before it rests", examples=["3"])
     seconds: float = Field(
-        10.0, gt=0, le=3600, description="How long it rests; then one call tries it before the others"
+        10.0, ge=0, le=3600, description="How long it rests; then one call tries it before the others. 0: never"
     )
 
 

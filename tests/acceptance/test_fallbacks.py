@@ -27,7 +27,7 @@ def second() -> Iterator[Upstream]:
 def servers(upstream: Upstream, second: Upstream, start_servers: StartServer) -> Server:
     """`a` and `b` are upstreams of this module, `nobody` refuses connections; every route takes one call at once."""
     a, b = "{provider: a, model: first}", "{provider: b, model: other, weight: 0.000001}"
-    one = "limits: {concurrency: 1}"
+    one = "limits: {concurrency: 1}, cooldown: {seconds: 0}"
     return start_servers(f"""\
 providers:
   a: {{type: openai_compatible, base_url: "{upstream.url}"}}
@@ -41,11 +41,11 @@ routes:
   chain: {{deployments: [{a}], fallbacks: [middle, last], {one}, timeouts: {{total: 1}}}}
   middle: {{deployments: [{b}], limits: {{concurrency: 1, rpm: 1000}}, timeouts: {{total: 1}}}}
   last: {{deployments: [{{provider: fake, model: fake}}], {one}}}
-  full: {{deployments: [{a}], fallbacks: [narrow]}}
+  full: {{deployments: [{a}], fallbacks: [narrow], cooldown: {{seconds: 0}}}}
   narrow: {{deployments: [{b}], limits: {{rpm: 1}}}}
-  big: {{deployments: [{a}], fallbacks: [tiny, last]}}
+  big: {{deployments: [{a}], fallbacks: [tiny, last], cooldown: {{seconds: 0}}}}
   tiny: {{deployments: [{b}], limits: {{tpm: 10}}}}
-  capped: {{deployments: [{a}], fallbacks: [short]}}
+  capped: {{deployments: [{a}], fallbacks: [short], cooldown: {{seconds: 0}}}}
   short: {{deployments: [{b}], max_output_tokens: 7, limits: {{tpm: 1000}}}}
   refused: {{deployments: [{{provider: nobody, model: m}}], {one}}}
   unreached: {{deployments: [{{provider: nobody, model: m}}, {b}], {one}}}

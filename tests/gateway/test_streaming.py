@@ -58,7 +58,7 @@ routes:
   up: {{{up}, timeouts: {{first_token: 1, idle: 1}}}}
   patient: {{{up}}}
   short: {{{up}, timeouts: {{total: 1}}}}
-  safe: {{{up}, timeouts: {{first_token: 1, idle: 1}}, fallbacks: [rescue]}}
+  safe: {{{up}, timeouts: {{first_token: 1, idle: 1}}, fallbacks: [rescue], cooldown: {{seconds: 0}}}}
   rescue: {{deployments: [{{provider: fake, model: m}}], limits: {{concurrency: 1}}}}
 """)
     finally:

@@ -183,7 +183,7 @@ async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) 
         with Within(patience):
             answer = await provider.send(request)
             if answer.chunks is not None:
-                answer = await begun(answer, DIALECTS[one.task].tally(request.body, None), timeouts, deadline)
+                answer = await begun(answer, DIALECTS[one.task].tally(call.request.body, None), timeouts, deadline)
             return answer
     except TimeoutError:
         raise UpstreamTimeout(
@@ -220,6 +220,8 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
         headers=headers,
         stream=asked.stream,
         connect=route.timeouts.connect,
+        # For the route it was brought to; a fallback may be another provider's.
+        credential=asked.credential if route.name == asked.model else None,
     )
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway import config_checks, config_secrets, config_yaml, strict
+from gateway import config_checks, config_providers, config_secrets, config_yaml, strict
 from gateway.config_model import (
     EmbeddedProvider,
     FakeProvider,
     File,
+    HttpProvider,
     LiteLLMProvider,
-    OpenAICompatibleProvider,
-    OpenAIProvider,
 )
 from gateway.config_routes import DeploymentModel, RouteModel
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
+from gateway.providers.rows import find
 from gateway.routes import (
     Config,
     Cooldown,
@@ -35,7 +35,7 @@ from gateway.routes import (
     Timeouts,
 )
 
-_ProviderModel = EmbeddedProvider | OpenAIProvider | OpenAICompatibleProvider | LiteLLMProvider | FakeProvider
+_ProviderModel = EmbeddedProvider | HttpProvider | LiteLLMProvider | FakeProvider
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Config:
@@ -50,12 +50,15 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
         raise ConfigError.of(document.problems)
     filled = config_secrets.fill(document, environment)
     file = _validated(document, filled)
-    for place, message in config_checks.contradictions(filled.data):
+    found = (*config_providers.check(filled.data, path.parent), *config_checks.contradictions(filled.data))
+    for place, message in found:
         document.refuse(place, message)
     if document.problems or file is None:
         raise ConfigError.of(document.problems)
     return Config(
-        providers=MappingProxyType({name: _provider(name, model) for name, model in file.providers.items()}),
+        providers=MappingProxyType(
+            {name: _provider(name, model, path.parent) for name, model in file.providers.items()}
+        ),
         routes=MappingProxyType({name: _route(name, model) for name, model in file.routes.items()}),
     )
 
@@ -92,19 +95,25 @@ def _validated(document: Document, filled: config_secrets.Filled) -> File | None
         return None
 
 
-def _provider(name: str, model: _ProviderModel) -> ProviderSpec:
+def _provider(name: str, model: _ProviderModel, folder: Path) -> ProviderSpec:
     options: dict[str, Any] = {}
-    if isinstance(model, LiteLLMProvider):
+    if isinstance(model, HttpProvider):
+        options = model.model_dump(include={"api_version"}, exclude_none=True)
+    elif isinstance(model, LiteLLMProvider):
         options = dict(model.options)
     elif isinstance(model, FakeProvider):
         options = model.model_dump(include={"script", "cycle", "prefill"}, exclude_unset=True)
+    row, bundle = find(model.type), getattr(model, "ca_bundle", None)
     return ProviderSpec(
         name=name,
         type=model.type,
-        base_url=getattr(model, "base_url", None),
+        base_url=getattr(model, "base_url", None) or (row.base_url if row else None),
         api_key=getattr(model, "api_key", None),
         headers=MappingProxyType(dict(getattr(model, "headers", {}))),
         options=MappingProxyType(options),
+        api_keys=tuple(getattr(model, "api_keys", None) or ()),
+        proxy=getattr(model, "proxy", None),
+        ca_bundle=None if bundle is None else config_providers.place(folder, bundle),
     )
 
 
@@ -135,4 +144,5 @@ def _route(name: str, model: RouteModel) -> Route:
         timeouts=Timeouts(**model.timeouts.model_dump()),
         max_output_tokens=model.max_output_tokens,
         drops_unsupported=model.unsupported == "drop",
+        byok=model.byok,
     )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from gateway import strict
 from gateway.config_routes import RouteModel
 from gateway.providers.fake_script import FakeStep
+from gateway.providers.rows import rows
+from gateway.routes import Task
 from gateway.strict import Strict
 
 EMBEDDED_MODELS = ("smollm2",)
-OPENAI_URL = "https://api.openai.com/v1"
 # Headers the transport writes itself; two of them would leave the upstream to choose.
 _OWN_HEADERS = frozenset(
     ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "te", "upgrade")
@@ -58,10 +59,25 @@ def _base_url(value: str) -> str:
     if not parts.hostname or port_is_bad or not re.fullmatch(r"[!-~]+", value):
         raise strict.refusal("is not an address. For example: http://gpu-1:8000/v1")
     path = parts.path.rstrip("/")
-    for tail in ("/chat/completions", "/completions", "/embeddings"):
-        if path.endswith(tail):
-            raise strict.refusal(f"ends in {tail}, which is appended to it. Stop before that.")
+    for task in Task:
+        if path.endswith(f"/{task}"):
+            raise strict.refusal(f"ends in /{task}, which is appended to it. Stop before that.")
     return value.rstrip("/")
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    """A proxy's address. Refusals do not quote it: it may hold a password."""
+    text = value.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme != "http" or not re.fullmatch(r"[!-~]+", text):
+        raise strict.refusal("must be the address of an HTTP proxy. For example: http://proxy:3128")
+    if parts.path.strip("/") or "?" in text or "#" in text:
+        raise strict.refusal("must end after host and port. For example: http://proxy:3128")
+    return value
 
 
 def _header_safe(value: SecretStr) -> SecretStr:
@@ -88,12 +104,19 @@ def _options(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _api_version(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", value):
+        raise strict.refusal("is not a version. For example: 2024-10-21")
+    return value
+
+
 BaseUrl = Annotated[
     str,
     AfterValidator(_base_url),
     WithJsonSchema({"type": "string", "pattern": r"^(https?://|\$\{)", "maxLength": 2048}),
 ]
 Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
+Proxy = Annotated[SecretStr, AfterValidator(_proxy), WithJsonSchema({"type": "string", "maxLength": 2048})]
 Headers = dict[Annotated[str, AfterValidator(_header_name)], Secret]
 _KEY = 'The upstream\'s credential: "${NAME}" from the environment or "${file:path}", never the secret itself'
 
@@ -104,30 +127,80 @@ class EmbeddedProvider(Strict):
     type: Literal["embedded"] = Field(description="SmolLM2-135M on this machine's CPU; its one model is `smollm2`")
 
 
-class OpenAIProvider(Strict):
-    """OpenAI itself."""
+# Known only when `providers.yaml` is read, so for a type checker they are text.
+if TYPE_CHECKING:
+    RowType = str
+    LiteLLMType = str
+else:
+    RowType = Literal[tuple(name for name, row in rows().items() if row.litellm is None)]
+    LiteLLMType = Literal[("litellm", *(name for name, row in rows().items() if row.litellm is not None))]
+_ABOUT = {
+    "litellm": "anything litellm knows; the model is named as litellm names it",
+    **{name: row.about for name, row in rows().items()},
+}
 
-    type: Literal["openai"] = Field(description="OpenAI's API")
-    base_url: BaseUrl = Field(OPENAI_URL, description="Prefix of OpenAI's paths, without the last slash")
-    api_key: Secret = Field(description=_KEY, examples=['"${OPENAI_API_KEY}"'])
-    headers: Headers = Field({}, description="Headers sent with every call, as OpenAI-Organization")
+
+def _name_types(schema: dict[str, Any]) -> None:
+    """Tell editors who each type is."""
+    names = schema["properties"]["type"].pop("enum")
+    schema["properties"]["type"]["oneOf"] = [{"const": name, "description": _ABOUT[name]} for name in names]
 
 
-class OpenAICompatibleProvider(Strict):
-    """A server that speaks OpenAI's API: vLLM, Ollama, Azure's v1 API, and most others."""
+def _name_needs(schema: dict[str, Any]) -> None:
+    """Tell editors who each type is, and which need keys that others do not."""
+    _name_types(schema)
+    needs = {
+        "base_url": [name for name, row in rows().items() if row.base_url is None],
+        "api_version": [name for name, row in rows().items() if row.api_version],
+    }
+    schema["allOf"] = [
+        {"if": {"properties": {"type": {"enum": types}}}, "then": {"required": [key]}} for key, types in needs.items()
+    ]
 
-    type: Literal["openai_compatible"] = Field(description="Any server that speaks OpenAI's API")
-    base_url: BaseUrl = Field(
-        description="Prefix of OpenAI's paths, usually ending in /v1", examples=["http://gpu-1:8000/v1"]
+
+class HttpProvider(Strict):
+    """A provider that is called over HTTP, as its type says: where, in which dialects, with what credential."""
+
+    model_config = ConfigDict(json_schema_extra=_name_needs)
+
+    type: RowType = Field(description="Who it is")
+    base_url: BaseUrl | None = Field(
+        None,
+        description="Prefix of its paths, usually ending in /v1; each type but those for any address has its own",
+        examples=["http://gpu-1:8000/v1"],
     )
-    api_key: Secret | None = Field(None, description=_KEY, examples=['"${GPU_API_KEY}"'])
-    headers: Headers = Field({}, description="Headers sent with every call")
+    api_key: Secret | None = Field(None, description=_KEY, examples=['"${OPENAI_API_KEY}"'])
+    api_keys: Annotated[list[Secret], Field(min_length=1, max_length=100)] | None = Field(
+        None,
+        description="Several credentials, used in turn; one that is refused or rate-limited rests",
+        examples=['["${OPENAI_KEY_1}", "${OPENAI_KEY_2}"]'],
+    )
+    api_version: Annotated[str, AfterValidator(_api_version)] | None = Field(
+        None,
+        description="The version in the address, for a type whose addresses have one (azure_deployments)",
+        examples=["2024-10-21"],
+    )
+    headers: Headers = Field({}, description="Headers sent with every call, as OpenAI-Organization")
+    proxy: Proxy | None = Field(
+        None,
+        description='The HTTP proxy its calls leave through; with a password in it, "${NAME}"',
+        examples=["http://proxy:3128"],
+    )
+    ca_bundle: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="A file of certificates (PEM), the only authorities its TLS is to trust",
+        examples=["corporate-ca.pem"],
+    )
 
 
 class LiteLLMProvider(Strict):
-    """Anything litellm knows; the model is named as litellm names it."""
+    """What is called through litellm: anything it knows, or one provider whose calls it signs."""
 
-    type: Literal["litellm"] = Field(description="Called through litellm: Anthropic, Bedrock, Vertex, Gemini, …")
+    model_config = ConfigDict(json_schema_extra=_name_types)
+
+    type: LiteLLMType = Field(description="`litellm`, or whose models are named without litellm's prefix")
     base_url: BaseUrl | None = Field(None, description="The upstream's address where it is not litellm's own default")
     api_key: Secret | None = Field(None, description=_KEY, examples=['"${ANTHROPIC_API_KEY}"'])
     options: Annotated[dict[str, Any], AfterValidator(_options)] = Field(
@@ -149,7 +222,7 @@ class FakeProvider(Strict):
 
 
 AnyProvider = Annotated[
-    EmbeddedProvider | OpenAIProvider | OpenAICompatibleProvider | LiteLLMProvider | FakeProvider,
+    EmbeddedProvider | HttpProvider | LiteLLMProvider | FakeProvider,
     Field(discriminator="type"),
 ]
 

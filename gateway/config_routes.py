@@ -139,3 +139,6 @@ class RouteModel(Strict):
         examples=["4096"],
         description="Most tokens an answer may have; a request for more is refused, or as a fallback's cut to it",
     )
+    byok: bool = Field(
+        False, description="A caller may bring its own credential for the provider, in x-promptyard-provider-key"
+    )

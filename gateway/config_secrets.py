@@ -42,7 +42,12 @@ def may_be_secret(path: strict.Path) -> bool:
     """Whether what stands at `path` could be a credential."""
     if len(path) < 3 or path[0] != "providers":
         return False
-    return path[2] in ("headers", "options") or any(_SECRET_NAME.search(str(part)) for part in path[2:])
+    return path[2] in ("headers", "options", "api_keys", "proxy") or any(names_secret(str(part)) for part in path[2:])
+
+
+def names_secret(name: str) -> bool:
+    """Whether what is called `name` (a key, a header) is a credential by its name."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def fill(document: Document, environment: Mapping[str, str]) -> Filled:
@@ -89,7 +94,7 @@ class _Filler:
 
     def _text(self, text: str, path: strict.Path) -> str:
         references = [match for match in _REFERENCE.finditer(text) if match[0] != "$$"]
-        if not references and _is_secret(path):
+        if not references and (_is_secret(path) or (path[2:] == ("proxy",) and "@" in text)):
             self._refuse_literal(text, path)
         if "$" not in text:
             return text
@@ -132,7 +137,8 @@ class _Filler:
         if re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", text):
             self._fail(path, f'a variable is written "${{{text[1:]}}}", in braces.')
             return
-        words = re.sub(r"[^A-Za-z0-9]+", "_", f"{path[1]}_{path[-1]}").upper().lstrip("0123456789_")
+        name = f"api_key_{path[-1] + 1}" if isinstance(path[-1], int) else path[-1]
+        words = re.sub(r"[^A-Za-z0-9]+", "_", f"{path[1]}_{name}").upper().lstrip("0123456789_")
         self._fail(
             path,
             f'a secret may not stand in this file. Set it in the environment and write "${{{words}}}", '
@@ -149,5 +155,7 @@ def _is_secret(path: strict.Path) -> bool:
     """Whether `path` certainly names a secret: its own key says so."""
     if len(path) == 3:
         return path[2] == "api_key"
+    if path[2:3] == ("api_keys",):
+        return True
     within = len(path) > 3 and path[2] in ("headers", "options") and isinstance(path[-1], str)
-    return within and _SECRET_NAME.search(str(path[-1])) is not None
+    return within and names_secret(str(path[-1]))

@@ -18,6 +18,7 @@ from gateway import config_yaml, strict
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
 from gateway.money import EXACT, FREE, Listing, Price, Rates
+from gateway.providers import rows
 from gateway.routes import Config, Deployment, ProviderSpec
 
 _MILLION = Decimal(10**6)
@@ -102,14 +103,17 @@ def _names(provider: ProviderSpec, model: str) -> tuple[list[str], str | None]:
 
     A server that merely speaks OpenAI's API has none: a model called `gpt-4o` there is not OpenAI's.
     """
-    if provider.type == "openai":
-        # A fine-tuned model, `ft:<base>:<organisation>:<name>:<id>`, is sold by its base.
-        base = ":".join(model.split(":")[:2]) if model.startswith("ft:") else model
-        return [base, f"openai/{base}"], "openai"
-    if provider.type == "litellm":
-        seller, slash, rest = model.partition("/")
-        return [model, rest] if slash else [model], seller if slash else None
-    return [], None
+    row = rows.find(provider.type)
+    if provider.type == "litellm" or (row and row.litellm):
+        prefix = f"{row.litellm}/" if row else ""
+        whole = model if model.startswith(prefix) else prefix + model
+        seller, slash, rest = whole.partition("/")
+        return [whole, rest] if slash else [whole], seller if slash else None
+    if row is None or row.seller is None:
+        return [], None
+    # A fine-tuned model, `ft:<base>:<organisation>:<name>:<id>`, is sold by its base.
+    base = ":".join(model.split(":")[:2]) if model.startswith("ft:") else model
+    return [base, f"{row.seller}/{base}"], row.seller
 
 
 def _entry(table: Mapping[str, Any], name: str, seller: str | None) -> Listing | None:

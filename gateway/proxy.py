@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gateway import limits
+from gateway import byok, limits
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
 from gateway.limits import Limiter
@@ -29,6 +29,7 @@ class Proxy:
         try:
             route = self._router.find(request.model, key)
             _check(request, route)
+            request.credential = byok.credential(request.given, route)
             call = await self._limiter.admit(key, route, request)
             request.marks.admitted = time.perf_counter()
         except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -125,6 +126,8 @@ class ProviderSpec:
     """One entry under `providers:`. `options` holds what only its type understands (a fake's script).
 
     Options may hold secrets as plain text (a cloud's session token), so they are never printed.
+    `api_keys` are several credentials used in turn; where they are written, `api_key` is not. Calls leave through
+    `proxy` (it may hold a password), and trust only the authorities in `ca_bundle`, where these are written.
     """
 
     name: str
@@ -133,6 +136,14 @@ class ProviderSpec:
     api_key: SecretStr | None = None
     headers: Mapping[str, SecretStr] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    api_keys: tuple[SecretStr, ...] = ()
+    proxy: SecretStr | None = None
+    ca_bundle: Path | None = None
+
+    @property
+    def credentials(self) -> tuple[SecretStr, ...]:
+        """All its credentials, in the file's order."""
+        return self.api_keys if self.api_key is None else (self.api_key,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,8 @@ class Route:
     max_output_tokens: int | None = None
     #: Whether what a deployment's dialect cannot say is dropped (and named) rather than refused.
     drops_unsupported: bool = False
+    #: Whether a caller may bring a credential of its own for the provider; ours is then not sent.
+    byok: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,17 +24,17 @@ from gateway.keys import Keys
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.prices import PriceTable
-from gateway.providers.openai import OpenAIProvider
+from gateway.providers.make import make
 from gateway.providers.transport import Transport
 from gateway.proxy import Proxy
-from gateway.routes import Config, ProviderSpec
+from gateway.routes import Config
 from gateway.routing import Router
 from gateway.settings import Settings
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
 from gateway.store.usage import UsageStore
 from gateway.telemetry import Tracer
-from gateway.types import Provider, Scope
+from gateway.types import Scope
 from gateway.usage import Meter
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Application:
         self.database = open_gateway_database(settings)
         self._tracking_database: Database | None = None
         self._transport = Transport()
-        self._providers = {spec.name: self._provider(spec) for spec in config.providers.values()}
+        self._providers = {spec.name: make(spec, self._transport) for spec in config.providers.values()}
         self._counters = _counters(settings)
         self._keys = Keys(KeyStore(self.database), settings.admin_key)
         self._keys.refresh()
@@ -71,24 +71,6 @@ class Application:
         self._inference = self._data_plane()
         self._lab: Any = None
         self.base_url = ""
-
-    def _provider(self, spec: ProviderSpec) -> Provider:
-        # Each imported only where it is configured: start-up pays for nothing else.
-        match spec.type:
-            case "embedded":
-                from gateway.providers.embedded import EmbeddedProvider
-
-                return EmbeddedProvider(spec, self._transport)
-            case "litellm":
-                from gateway.providers.litellm import LiteLLMProvider
-
-                return LiteLLMProvider(spec)
-            case "fake":
-                from gateway.providers.fake import FakeProvider
-
-                return FakeProvider(spec)
-            case _:
-                return OpenAIProvider(spec, self._transport)
 
     def _data_plane(self) -> Inference:
         settings = self._settings

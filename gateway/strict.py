@@ -107,8 +107,8 @@ def _item(annotation: object) -> object:
     return arguments[-1] if arguments else None
 
 
-def _tag(model: type[BaseModel]) -> str:
-    return str(get_args(model.model_fields["type"].annotation)[0])
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(map(str, get_args(model.model_fields["type"].annotation)))
 
 
 def _locate(model: type[BaseModel], data: object, loc: Path) -> _Place:
@@ -121,14 +121,14 @@ def _locate(model: type[BaseModel], data: object, loc: Path) -> _Place:
             break
         models = _models(annotation)
         if len(models) > 1 and isinstance(data, Mapping) and data.get("type") == part:
-            annotation = next(one for one in models if _tag(one) == part)
+            annotation = next(one for one in models if part in _tags(one))
             continue
         path = (*path, part)
         holder, field = (models[0], models[0].model_fields.get(str(part))) if models else (None, None)
         annotation = (field.annotation if field else None) if models else _item(annotation)
         data = _inside(data, part)
     arms = _models(annotation)
-    return _Place(path, holder, field, tuple(map(_tag, arms)) if len(arms) > 1 else ())
+    return _Place(path, holder, field, tuple(tag for arm in arms for tag in _tags(arm)) if len(arms) > 1 else ())
 
 
 def _inside(data: object, part: str | int) -> object:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from pydantic import SecretStr
+
 from gateway.routes import Deployment, Limits, Route, Task
 from gateway.trace import AttemptSpan, Marks, Trace
 
@@ -105,6 +107,8 @@ class Request:
     marks: Marks = field(default_factory=lambda: Marks(0.0))
     #: Its place in a distributed trace, where one is recorded.
     trace: Trace | None = None
+    #: The caller's own credential for the provider, on a route that takes one.
+    credential: SecretStr | None = None
 
 
 class Place(Protocol):
@@ -165,16 +169,25 @@ class UpstreamRequest:
     """One attempt's request, ready for a provider.
 
     `body` is the caller's JSON object and must not be changed in place: a fallback
-    sends it again. `model` is the upstream's own id. `headers` passed the allow-list.
+    sends it again. Bytes are sent as they are, under `content_type`: a form that names the
+    upstream's model already. `model` is the upstream's own id. `headers` passed the allow-list.
     `connect` is in seconds; every other timeout is kept by the caller of `send`.
+    `credential` is the caller's own: it is sent in place of ours.
     """
 
     task: Task
     model: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | bytes
     headers: Mapping[str, str]
     stream: bool
     connect: float
+    content_type: str = "application/json"
+    credential: SecretStr | None = None
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The JSON object in `body`; empty where it is a form."""
+        return {} if isinstance(self.body, bytes) else self.body
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ FLOORS = {
     ],
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
-        *["gateway.attempts", "gateway.health", "gateway.rescue"],
+        *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok"],
         *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.streaming"],
         *[
             "promptlab.lab",

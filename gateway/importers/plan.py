@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway import strict
-from gateway.config_model import OPENAI_URL, File
+from gateway.config_model import File
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
 from gateway.importers import known
 
+_OPENAI_URL = "https://api.openai.com/v1"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 # Headers that hold no secret whatever stands in them; any other value is not copied.
 _OPEN_HEADERS = frozenset((
@@ -157,7 +158,7 @@ class Plan:
         """The provider's name in our file, made where there is none like it yet, and the model's name there."""
         kind = known.kind(source.provider)
         base_url = self._address(source, kind, route)
-        own = base_url is not None and base_url != OPENAI_URL
+        own = base_url is not None and base_url != _OPENAI_URL
         type_ = "openai_compatible" if kind.type == "openai" and own else kind.type
         data: dict[str, Any] = {"type": type_}
         if base_url is not None and not (kind.type == "openai" and not own):

@@ -77,7 +77,7 @@ class EmbeddedProvider:
         child = await self._ready()
         answer = await self._transport.post(
             f"{child.url}/v1/{request.task}",
-            orjson.dumps({**request.body, "model": request.model}),
+            orjson.dumps({**request.document, "model": request.model}),
             # A fresh connection costs 0.1 ms here. One kept open meets llama.cpp's end of
             # patience, after 5 s or 100 calls, now and then in the middle of a request.
             {**request.headers, "content-type": "application/json", "authorization": f"Bearer {child.key}",
@@ -238,7 +238,7 @@ def _model_file() -> Path:
 
 def _refusal(request: UpstreamRequest) -> GatewayError | None:
     """What llama.cpp would take and then do wrong without a word."""
-    body = request.body
+    body = request.document
     if request.model != MODEL:
         return UnknownModel(f"The embedded provider has the model '{MODEL}', not '{request.model}'.", param="model")
     if request.task is Task.EMBEDDINGS:

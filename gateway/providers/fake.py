@@ -28,7 +28,7 @@ import orjson
 from gateway.errors import UpstreamFailed
 from gateway.providers.fake_answers import Malformed, Reply, embeddings, reply_to
 from gateway.providers.fake_script import FakeScript, FakeStep
-from gateway.providers.openai import checked
+from gateway.providers.http import checked
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
@@ -70,7 +70,7 @@ class FakeProvider:
 
     async def send(self, request: UpstreamRequest) -> Answer:
         """Answer one attempt as the script's next step says; what no client could read fails, as anyone's would."""
-        return await checked(await self._answer(request), self.name)
+        return await checked(await self._answer(request), self.name, request.task)
 
     async def _answer(self, request: UpstreamRequest) -> Answer:
         number = next(self._calls)

@@ -96,7 +96,7 @@ class Reply:
 
 def reply_to(request: UpstreamRequest, step: FakeStep, number: str) -> Reply:
     """What a chat or completion call gets."""
-    body, chat = request.body, request.task is Task.CHAT
+    body, chat = request.document, request.task is Task.CHAT
     prompts = [_last_and_all(body.get("messages"))] if chat else [(text, text) for text in _texts(body, "prompt")]
     tool, arguments = _tool(body, step, number) if chat else (None, "")
     most = _count(body, "max_completion_tokens") or _count(body, "max_tokens")
@@ -170,9 +170,9 @@ def _usage(step: FakeStep, prompt: int, completion: int) -> dict[str, Any] | Non
 
 def embeddings(request: UpstreamRequest, step: FakeStep) -> dict[str, Any]:
     """A unit vector for each input; equal inputs get equal ones."""
-    texts = _texts(request.body, "input")
-    size = min(_count(request.body, "dimensions") or _DIMENSIONS, _MAX_DIMENSIONS)
-    encode = request.body.get("encoding_format") == "base64"
+    texts = _texts(request.document, "input")
+    size = min(_count(request.document, "dimensions") or _DIMENSIONS, _MAX_DIMENSIONS)
+    encode = request.document.get("encoding_format") == "base64"
     data = []
     for index, text in enumerate(texts):
         vector = step.embedding or _vector(text, size)

@@ -59,13 +59,14 @@ _STATUS = {400: ("invalid_request_error", "invalid_request"), 404: ("invalid_req
 
 
 class LiteLLMProvider:
-    """Anything litellm knows, under litellm's own names (`anthropic/…`, `bedrock/…`).
+    """Anything litellm knows, under litellm's own names (`anthropic/…`, `bedrock/…`), or those of one `seller` there.
 
     litellm is imported at the first call, in a thread: that takes about 3 s and 180 MB.
     """
 
-    def __init__(self, spec: ProviderSpec) -> None:
+    def __init__(self, spec: ProviderSpec, seller: str | None = None) -> None:
         self.name = spec.name
+        self._prefix = f"{seller}/" if seller else ""
         self._fixed = {name: _plain(value) for name, value in spec.options.items()}
         if spec.api_key is not None:
             self._fixed["api_key"] = spec.api_key.get_secret_value()
@@ -118,9 +119,10 @@ class LiteLLMProvider:
         import httpx
 
         known = PARAMETERS[request.task]
-        arguments = {name: value for name, value in request.body.items() if name in known}
-        extra = {name: value for name, value in request.body.items() if name not in known | _OURS}
-        if extra and self._is_anthropic(request.model):
+        model = request.model if request.model.startswith(self._prefix) else self._prefix + request.model
+        arguments = {name: value for name, value in request.document.items() if name in known}
+        extra = {name: value for name, value in request.document.items() if name not in known | _OURS}
+        if extra and self._is_anthropic(model):
             arguments |= {name: extra.pop(name) for name in _ANTHROPIC_EXTRAS & extra.keys()}
             if extra:
                 raise BadRequest(f"This model does not take: {', '.join(extra)}.", param=next(iter(extra)))
@@ -131,7 +133,7 @@ class LiteLLMProvider:
             arguments["extra_headers"] = headers
         timeout = httpx.Timeout(_LONGEST, connect=request.connect)
         quiet = {"timeout": timeout, "num_retries": 0, "max_retries": 0, "caching": False, "no-log": True}
-        return arguments | quiet | self._fixed | {"model": request.model}
+        return arguments | quiet | self._fixed | {"model": model}
 
     def _is_anthropic(self, model: str) -> bool:
         _, provider, _, _ = self._litellm.get_llm_provider(model)
@@ -225,7 +227,7 @@ def _whole(result: Any, request: UpstreamRequest) -> dict[str, Any]:
     for choice in answer.get("choices", ()):
         if isinstance(choice.get("message"), dict):
             choice["message"].setdefault("content", None)
-    if request.task is Task.EMBEDDINGS and request.body.get("encoding_format") == "base64":
+    if request.task is Task.EMBEDDINGS and request.document.get("encoding_format") == "base64":
         for item in answer["data"]:
             if isinstance(vector := item["embedding"], list):
                 item["embedding"] = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

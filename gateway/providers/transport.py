@@ -11,13 +11,16 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
+from pydantic import SecretStr
 
 from gateway.errors import UpstreamFailed, UpstreamTimeout
 from gateway.providers.connection import BROKEN_OFF, Connection
+from gateway.providers.tunnel import HttpProxy
 from gateway.types import Answer
 
 #: A whole (not streamed) answer larger than this is an upstream gone wrong.
@@ -26,11 +29,11 @@ MAX_ANSWER = 256 * 1024 * 1024
 #: a request that meets the end of a connection fails, and may not be sent twice. Behind TLS stands a load balancer.
 KEEPALIVE = {"http": 4.5, "https": 30.0}
 _PASSED_DOWN = ("content-type", "retry-after")
-_REFUSED = "The provider could not be reached: the connection was refused or has no route."
+_REFUSED = "could not be reached: the connection was refused or has no route."
 
 
 class _Address(NamedTuple):
-    """Where a URL leads, and how a request to it begins."""
+    """Where a URL leads, and how a request to it begins. Plain HTTP through a proxy leads to the proxy."""
 
     scheme: str
     host: str
@@ -41,14 +44,33 @@ class _Address(NamedTuple):
 class Transport:
     """Connections shared by every provider. Redirects are not followed, cookies not kept, proxies not read from the
     environment: nothing but the configured address ever sees the credential.
+
+    `ca_bundle` is a file of the only authorities that are trusted, instead of the system's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: HttpProxy | None = None, ca_bundle: Path | None = None) -> None:
+        self._proxy = proxy
+        self._ca_bundle = ca_bundle
+        self._branches: dict[tuple[str, Path | None, int], Transport] = {}
         self._addresses: dict[str, _Address] = {}
         self._idle: dict[tuple[str, str, int], deque[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
         self._making_tls: asyncio.Task[ssl.SSLContext] | None = None
         self._pruning: asyncio.TimerHandle | None = None
+
+    def through(self, proxy: SecretStr | None, ca_bundle: Path | None) -> Transport:
+        """The transport whose calls leave through `proxy` and trust `ca_bundle`: itself where there is neither.
+
+        It has connections of its own, and is closed with this one.
+        """
+        if proxy is None and ca_bundle is None:
+            return self
+        url = proxy.get_secret_value() if proxy else ""
+        # A bundle that was written anew is read anew when the configuration is.
+        way = (url, ca_bundle, ca_bundle.stat().st_mtime_ns if ca_bundle else 0)
+        if way not in self._branches:
+            self._branches[way] = Transport(HttpProxy(url) if proxy else None, ca_bundle)
+        return self._branches[way]
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], connect: float, *, stream: bool) -> Answer:
         """The upstream's answer to `body`; its `chunks` are set when `stream` and the status is below 400.
@@ -86,6 +108,8 @@ class Transport:
             for connection in idle:
                 connection.abort()
         self._idle.clear()
+        for branch in self._branches.values():
+            await branch.close()
 
     async def _connection(self, address: _Address, connect: float) -> Connection:
         idle = self._idle.get(address[:3])
@@ -95,25 +119,30 @@ class Transport:
             if not connection.closed and connection.idle_since >= oldest:
                 return connection
             connection.abort()
+        who = "The provider's proxy" if self._proxy else "The provider"
         try:
             async with asyncio.timeout(connect):
                 return await self._open(address)
         except TimeoutError:
-            raise UpstreamTimeout("The provider did not accept a connection in time.") from None
+            raise UpstreamTimeout(f"{who} did not accept a connection in time.") from None
         except socket.gaierror as error:
-            raise UpstreamFailed("The provider's host name is not known.") from error
+            raise UpstreamFailed(f"{who} has a host name that is not known.") from error
         except ssl.SSLError as error:
             raise UpstreamFailed("The provider's TLS certificate or handshake was not accepted.") from error
         except OSError as error:
-            raise UpstreamFailed(_REFUSED) from error
+            raise UpstreamFailed(f"{who} {_REFUSED}") from error
 
     async def _open(self, address: _Address) -> Connection:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        proxy = self._proxy
+        host, port = (proxy.host, proxy.port) if proxy else (address.host, address.port)
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # Tries IPv6 and IPv4 a quarter of a second apart: a host whose IPv6 is dead still answers in time.
         tls = await self._context() if address.scheme == "https" else None
         sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25)
         try:
+            if proxy and tls:
+                await proxy.tunnel(sock, address.host, address.port)
             _, connection = await loop.create_connection(
                 Connection, sock=sock, ssl=tls, server_hostname=address.host if tls else None
             )
@@ -126,7 +155,7 @@ class Transport:
         """The one context, made in a thread: reading the system's certificates would hold every call up for 20 ms."""
         if self._tls is None:
             if self._making_tls is None or self._making_tls.done():
-                self._making_tls = asyncio.create_task(asyncio.to_thread(_trusting_the_system))
+                self._making_tls = asyncio.create_task(asyncio.to_thread(_trusting, self._ca_bundle))
             # Shielded: others wait for it too when this call is given up.
             self._tls = await asyncio.shield(self._making_tls)
         return self._tls
@@ -157,7 +186,12 @@ class Transport:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
             host.encode("idna" if "." in host else "ascii")
-            head = f"POST {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n"
+            where = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            place = parts.netloc.rpartition("@")[2]
+            plain = self._proxy if parts.scheme == "http" else None
+            if plain:
+                where = f"http://{place}{where}"
+            head = f"POST {where} HTTP/1.1\r\nhost: {place}\r\n{plain.credential if plain else ''}"
             head.encode("ascii")
         except ValueError:
             raise UpstreamFailed("The provider's base_url is not a usable address.") from None
@@ -207,8 +241,8 @@ class _Chunks(AsyncGenerator[bytes, None]):
             connection.abort()
 
 
-def _trusting_the_system() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+def _trusting(ca_bundle: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_bundle)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -18,9 +18,24 @@ KEYS = {
     "ANTHROPIC_API_KEY": "sk-anthropic",
     "AZURE_OPENAI_API_KEY": "azure-key",
     "VLLM_API_KEY": "vllm-key",
+    "GROQ_KEY_1": "groq-1",
+    "GROQ_KEY_2": "groq-2",
     "AWS_ACCESS_KEY_ID": "aws-id",
     "AWS_SECRET_ACCESS_KEY": "aws-secret",
 }
+
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBdjCCARugAwIBAgIUbHqU7/BI2WLMqV7EokRUnt1fFp8wCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjUyMjI3MDBaGA8yMTI2MTEwMTIyMjcw
+MFowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABBry
+1+rdpdbaASjb45Ou6o7+cSvOLQfMYZ1p3PZNKS/NDAUdTyL295ahgLeC4X7OMNhQ
+uKGTFkmXpvSc5XfShhyjUzBRMB0GA1UdDgQWBBQVt0J74o4IHYCFQzU/zn9UL6/f
+5jAfBgNVHSMEGDAWgBQVt0J74o4IHYCFQzU/zn9UL6/f5jAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0kAMEYCIQDQGkxKNW60klApEiOP681j4rGgUBrSJkwz
+EdLgxPURgQIhAMy9YbWjwustFbECjA48VqNJeYG7cKpFWM23i96waFZv
+-----END CERTIFICATE-----
+"""
 
 FULL = """\
 providers:
@@ -69,6 +84,30 @@ def test_the_whole_file_becomes_one_snapshot(tmp_path: Path) -> None:
     assert found.routes["chat"].timeouts == Timeouts()
     assert found.routes["embed"].task is RouteTask.EMBEDDINGS
     assert "sk-openai" not in repr(found)
+
+
+def test_a_provider_with_everything(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(CERTIFICATE)
+    found = load(
+        tmp_path,
+        "providers:\n"
+        '  groq: {type: groq, api_keys: ["${A}", "${B}"], proxy: "http://user:${B}@proxy:3128", ca_bundle: ca.pem}\n'
+        '  old: {type: azure_deployments, base_url: "https://r/openai", api_version: 2024-10-21, api_key: "${A}"}\n'
+        "  cloud: {type: bedrock}\n"
+        "routes: {r: {byok: true, deployments: [{provider: groq, model: m}]}}\n",
+        A="first",
+        B="second",
+    )
+    groq, old = found.providers["groq"], found.providers["old"]
+    assert [one.get_secret_value() for one in groq.credentials] == ["first", "second"]
+    assert groq.proxy is not None
+    assert groq.proxy.get_secret_value() == "http://user:second@proxy:3128"
+    assert (groq.base_url, groq.ca_bundle) == ("https://api.groq.com/openai/v1", tmp_path / "ca.pem")
+    assert old.options == {"api_version": "2024-10-21"}
+    assert [one.get_secret_value() for one in old.credentials] == ["first"]
+    assert found.providers["cloud"].type == "bedrock"
+    assert found.routes["r"].byok
+    assert "second" not in repr(found)
 
 
 def test_the_snapshot_cannot_be_changed(tmp_path: Path) -> None:
@@ -226,7 +265,13 @@ def test_the_schema_describes_every_key_and_forbids_others() -> None:
 
 def test_the_schema_accepts_the_shipped_files() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    checker = jsonschema.Draft202012Validator(config.schema())
+    schema = config.schema()
+    checker = jsonschema.Draft202012Validator(schema)
     for path in (ROOT / "routes.yaml", *sorted((ROOT / "config" / "routes").glob("*.yaml"))):
         assert [str(error) for error in checker.iter_errors(yaml.safe_load(path.read_text("utf-8")))] == [], path.name
     assert list(checker.iter_errors({"providers": {}, "routes": {}, "more": 1}))
+    routes = {"r": {"deployments": [{"provider": "p", "model": "m"}]}}
+    for wrong in ({"type": "azure"}, {"type": "azure_deployments", "base_url": "https://r"}, {"type": "opnai"}):
+        assert list(checker.iter_errors({"providers": {"p": wrong}, "routes": routes})), wrong
+    known = schema["$defs"]["HttpProvider"]["properties"]["type"]["oneOf"]
+    assert {"const": "groq", "description": "Groq"} in known

@@ -57,6 +57,50 @@ def test_a_wrong_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: st
     assert str(refused(tmp_path, monkeypatch, text)).splitlines()[0] == f"routes.yaml:5: routes{said}"
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("azure: {type: azure, api_key: '${K}'}", ".azure.base_url: is missing. For example: https://RESOURCE."),
+        (
+            "old: {type: azure_deployments, base_url: 'https://r/openai', api_key: '${K}'}",
+            ".old.api_version: is missing. For example: 2024-10-21",
+        ),
+        (
+            "two: {type: groq, api_key: '${K}', api_keys: ['${K}']}",
+            ".two.api_keys: stands beside api_key. Keep one of them.",
+        ),
+        (
+            "sick: {type: azure_deployments, base_url: 'https://r/openai', api_key: '${K}', api_version: '../x'}",
+            ".sick.api_version: is not a version. For example: 2024-10-21",
+        ),
+    ],
+)
+def test_a_wrong_provider_with_a_credential(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    text = f"providers:\n  local: {{type: embedded}}\n  {line}\nroutes: {{r: {{{ON}}}}}\n"
+    assert str(refused(tmp_path, monkeypatch, text, K=SECRET)).startswith(f"routes.yaml:3: providers{said}")
+
+
+def test_a_callers_credential_is_for_one_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "providers:\n  a: {type: ollama}\n  b: {type: vllm, base_url: http://b/v1}\n  l: {type: litellm}\nroutes:\n"
+        "  one: {byok: true, deployments: [{provider: a, model: x}, {provider: a, model: y}]}\n"
+        "  two: {byok: true, deployments: [{provider: a, model: x}, {provider: b, model: x}]}\n"
+        "  three: {byok: true, deployments: [{provider: l, model: x}]}\n"
+    )
+    assert str(refused(tmp_path, monkeypatch, text)).splitlines() == [
+        (
+            "routes.yaml:7: routes.two.deployments[1].provider: a caller's credential for 'a' would go to 'b' too. "
+            "Give it a route of its own."
+        ),
+        (
+            "routes.yaml:8: routes.three.byok: 'l' cannot be called with a caller's credential. "
+            "Remove byok, or name another."
+        ),
+    ]
+
+
 GOOD = f"providers: {{local: {{type: embedded}}}}\nroutes: {{chat: {{{ON}}}}}\n"
 
 

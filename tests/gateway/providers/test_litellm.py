@@ -314,3 +314,10 @@ def test_litellm_is_not_imported_before_its_first_call() -> None:
         "door.LiteLLMProvider(ProviderSpec('up', 'litellm')); sys.exit('litellm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("model", ["us.claude", "bedrock/us.claude"])
+def test_a_signed_provider_s_models_need_no_prefix(model: str) -> None:
+    signed = LiteLLMProvider(ProviderSpec("p", "bedrock"), "bedrock")
+    arguments = signed._arguments(UpstreamRequest(Task.CHAT, model, {"messages": []}, {}, False, 5.0))
+    assert arguments["model"] == "bedrock/us.claude"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -300,9 +300,9 @@ async def test_certificates_are_read_once_and_not_on_the_loop(
 ) -> None:
     reading, read = [], ssl.create_default_context
 
-    def noted() -> ssl.SSLContext:
+    def noted(cafile: Path | None) -> ssl.SSLContext:
         reading.append(threading.current_thread())
-        return read()
+        return read(cafile=cafile)
 
     monkeypatch.setattr(ssl, "create_default_context", noted)
     url = f"https://127.0.0.1:{upstream.port}/"
@@ -313,19 +313,6 @@ async def test_certificates_are_read_once_and_not_on_the_loop(
     assert [type(one) for one in ended] == [asyncio.CancelledError, UpstreamTimeout, UpstreamTimeout]
     assert len(reading) == 1
     assert reading[0] is not threading.current_thread()
-
-
-@pytest.fixture
-def signed_by_nobody(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that no authority knows, and its key."""
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(certificate)]
-    try:
-        subprocess.run(["openssl", "req", "-x509", *made, *names], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("there is no openssl here to make a certificate with")
-    return certificate, key
 
 
 async def test_a_certificate_nobody_signed_is_refused(door: Transport, signed_by_nobody: tuple[Path, Path]) -> None:
@@ -344,7 +331,11 @@ async def test_a_certificate_nobody_signed_is_refused(door: Transport, signed_by
     with pytest.raises(UpstreamFailed, match="TLS"):
         await door.post(url, b"{}", {}, 2, stream=False)
     assert not asked
-    door._tls = ssl.create_default_context(cafile=str(signed_by_nobody[0]))
-    assert (await door.post(url, b"{}", {}, 2, stream=False)).body == b"{}"
+    trusting = door.through(None, signed_by_nobody[0])
+    assert (await trusting.post(url, b"{}", {}, 2, stream=False)).body == b"{}"
+    assert door.through(None, signed_by_nobody[0]) is trusting
+    os.utime(signed_by_nobody[0], (1, 1))
+    assert door.through(None, signed_by_nobody[0]) is not trusting
+    assert door.through(None, None) is door
     assert asked
     server.close()

@@ -22,6 +22,7 @@ from gateway.config_yaml import Document
 from gateway.errors import ConfigError
 from gateway.providers.rows import find
 from gateway.routes import (
+    CachePolicy,
     Config,
     Cooldown,
     Deployment,
@@ -145,4 +146,5 @@ def _route(name: str, model: RouteModel) -> Route:
         max_output_tokens=model.max_output_tokens,
         drops_unsupported=model.unsupported == "drop",
         byok=model.byok,
+        cache=CachePolicy(**model.cache.model_dump()) if model.cache else None,
     )

@@ -85,6 +85,18 @@ class DeploymentModel(Strict):
     )
 
 
+class CacheModel(Strict):
+    """How long an answer is given again to whoever asks exactly the same."""
+
+    ttl: float = Field(gt=0, le=366 * 86400, description="Seconds an answer is kept", examples=["300"])
+    shared: bool = Field(
+        False, description="Whether keys get each other's answers; else each its own only", examples=["true"]
+    )
+    max_bytes: int = Field(
+        4 * 2**20, ge=1024, le=16 * 2**20, description="Largest answer that is kept", examples=["4194304"]
+    )
+
+
 class RouteModel(Strict):
     """A name callers send as `model`, and what answers it."""
 
@@ -141,4 +153,7 @@ class RouteModel(Strict):
     )
     byok: bool = Field(
         False, description="A caller may bring its own credential for the provider, in x-promptyard-provider-key"
+    )
+    cache: CacheModel | None = Field(
+        None, description="Give answers again, and let identical calls at once share one", examples=["{ttl: 300}"]
     )

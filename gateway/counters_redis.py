@@ -129,20 +129,7 @@ class RedisCounters:
     """Counters in Redis. While it is gone, limits go on in this process alone, each at its full height, and say so."""
 
     def __init__(self, url: str, prefix: str = "promptyard") -> None:
-        try:
-            pool = redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                socket_timeout=_PATIENCE,
-                socket_connect_timeout=_PATIENCE,
-                # A script that was sent may have run: sending it again would claim twice.
-                retry=Retry(NoBackoff(), 0),
-            )
-            pool.connection_class(**pool.connection_kwargs)  # refuses an option it does not know
-        except (ValueError, TypeError):
-            # `from None`: the library repeats parts of the address, which may hold a password.
-            raise ConfigError("The Redis address cannot be used: write redis://:password@host:6379/0.") from None
-        self._redis = redis.Redis.from_pool(pool)
+        self._redis = redis.Redis.from_pool(pool_of(url, _CONNECTIONS, _PATIENCE))
         #: One place a connection. The pool's own queue ends in the error of a lost connection.
         self._places = asyncio.Semaphore(_CONNECTIONS)
         self._prefix = prefix
@@ -309,6 +296,24 @@ class RedisCounters:
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]
+
+
+def pool_of(url: str, connections: int, patience: float) -> redis.BlockingConnectionPool:
+    """Connections to the Redis at `url`, each wait on one bounded by `patience` seconds. Raises `ConfigError`."""
+    try:
+        pool: redis.BlockingConnectionPool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
+            # A script that was sent may have run: sending it again would claim twice.
+            retry=Retry(NoBackoff(), 0),
+        )
+        pool.connection_class(**pool.connection_kwargs)  # refuses an option it does not know
+    except (ValueError, TypeError):
+        # `from None`: the library repeats parts of the address, which may hold a password.
+        raise ConfigError("The Redis address cannot be used: write redis://:password@host:6379/0.") from None
+    return pool
 
 
 def _arguments(grant_id: str, claims: Sequence[Claim]) -> list[str | int]:

@@ -168,6 +168,15 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """Answers are given again for `ttl` seconds: to the same key, or where `shared` to all. None above `max_bytes`."""
+
+    ttl: float
+    shared: bool = False
+    max_bytes: int = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A name callers send as `model`, and what answers it."""
 
@@ -192,6 +201,7 @@ class Route:
     drops_unsupported: bool = False
     #: Whether a caller may bring a credential of its own for the provider; ours is then not sent.
     byok: bool = False
+    cache: CachePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

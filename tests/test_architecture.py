@@ -40,7 +40,14 @@ FLOORS = {
         *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],
     ],
     "machinery": [
-        *["gateway.settings", "gateway.config*", "gateway.counters*", "gateway.journal", "gateway.database*"],
+        *[
+            "gateway.settings",
+            "gateway.config*",
+            "gateway.counters*",
+            "gateway.cache_*",
+            "gateway.journal",
+            "gateway.database*",
+        ],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         "gateway.importers*",
         "gateway.telemetry",
@@ -49,7 +56,7 @@ FLOORS = {
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
         *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok"],
-        *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.streaming"],
+        *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.flights", "gateway.streaming"],
         *[
             "promptlab.lab",
             "promptlab.prompts",
@@ -71,7 +78,7 @@ DOORS = {
     "gradio": ["promptlab.workbench.*"],
     "sqlalchemy": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
-    "redis": ["gateway.counters*", "gateway.cache"],
+    "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
     "httptools": ["gateway.providers.connection"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's

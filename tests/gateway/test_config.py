@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gateway import config
-from gateway.routes import Config, Deployment, Limits, RouteTask, Timeouts
+from gateway.routes import CachePolicy, Config, Deployment, Limits, RouteTask, Timeouts
 
 ROOT = Path(__file__).parents[2]
 KEYS = {
@@ -56,6 +56,7 @@ routes:
     fallbacks: [chat]
     timeouts: {connect: 5, first_token: 30, idle: 30, total: 600}
     max_output_tokens: 4096
+    cache: {ttl: 300}
 """
 
 
@@ -80,6 +81,7 @@ def test_the_whole_file_becomes_one_snapshot(tmp_path: Path) -> None:
     assert fast.fallbacks == ("chat",)
     assert fast.timeouts == Timeouts(5, 30, 30, 600)
     assert fast.max_output_tokens == 4096
+    assert fast.cache == CachePolicy(300.0, shared=False, max_bytes=4 * 2**20)
     assert found.routes["chat"].limits == Limits(600, 200_000, 8)
     assert found.routes["chat"].timeouts == Timeouts()
     assert found.routes["embed"].task is RouteTask.EMBEDDINGS

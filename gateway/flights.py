@@ -124,8 +124,7 @@ class _Flight:
             return None
         piece = self._pieces[at]
         reader.at += 1
-        if not self._keeps:
-            self._pass(BURST)
+        self._read.set()
         return piece
 
     async def more(self) -> None:
@@ -138,8 +137,7 @@ class _Flight:
             return
         del self._waiting[reader]
         if self._waiting:
-            if not self._keeps:
-                self._pass()
+            self._read.set()
         elif self._done:
             self._release()
         elif not self.ended:
@@ -227,12 +225,15 @@ class _Flight:
         if self._keeps and (self._held > self._most or self._flights.held > HELD):
             self._keeps = False
             self._flights.forget(self._digest, self)
-            self._pass()
         self._wake()
 
     async def _room(self) -> None:
         """Let the slowest read on while too much is held for it. No longer than until another has read it all."""
-        while not self._keeps and self._held > (most := self._flights.room(self._most)):
+        while not self._keeps:
+            self._pass()
+            most = self._flights.room(self._most)
+            if self._held <= most:
+                return
             if any(reader.at == self._passed + len(self._pieces) for reader in self._waiting):
                 self._leave_behind(most)
                 return
@@ -252,15 +253,14 @@ class _Flight:
             del self._waiting[reader]
         self._pass()
 
-    def _pass(self, least: int = 1) -> None:
-        """Let go of pieces that all have read, once they are `least` in number or all there are."""
-        slowest = min((reader.at for reader in self._waiting), default=self._passed + len(self._pieces))
+    def _pass(self) -> None:
+        """Let go of the pieces that all have read."""
+        slowest = min((reader.at for reader in self._waiting), default=self._passed)
         read = slowest - self._passed
-        if read >= least or read == len(self._pieces):
+        if read:
             self._hold(-sum(map(len, self._pieces[:read])))
             del self._pieces[:read]
             self._passed = slowest
-        self._read.set()
 
     def _hold(self, size: int) -> None:
         self._held += size

@@ -137,8 +137,8 @@ class _Flight:
             return
         del self._waiting[reader]
         if self._waiting:
-            self._read.set()
-        elif self._done:
+            return
+        if self._done:
             self._release()
         elif not self.ended:
             self._flights.forget(self._digest, self)

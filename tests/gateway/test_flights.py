@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -12,6 +12,7 @@ from gateway.cache import Cache, Wish
 from gateway.cache_store import MemoryStore
 from gateway.errors import Overloaded, RateLimited, UpstreamFailed
 from gateway.routes import CachePolicy
+from gateway.types import Answer
 from gateway.usage import LEFT
 from tests.gateway.caching import PIECES, POLICY, Source, ask, read, ticks, watched
 
@@ -86,6 +87,32 @@ async def test_the_last_to_leave_a_stream_cancels_it(here: Cache, how: str) -> N
     await ticks()
     assert upstream.ends == [LEFT]
     assert await read(answer) == []
+
+
+async def test_who_comes_as_the_last_leaves_begins_anew(here: Cache) -> None:
+    upstream = Source()
+    upstream.gate(1)
+    answer, _ = await here.share(POLICY, "d", upstream.start, Wish.SHARED)
+    assert answer.chunks is not None
+    await answer.chunks.aclose()
+    again = asyncio.create_task(ask(here, upstream))
+    await ticks()
+    upstream.gate(1).set()
+    assert await again == ("miss", b"".join(PIECES))
+    assert (upstream.asked, upstream.ends) == (2, [LEFT, "ended"])
+
+
+async def test_leaving_at_the_moment_of_failure_leaves_nothing_unseen(here: Cache) -> None:
+    leaving: list[asyncio.Task[object]] = []
+
+    async def start() -> tuple[Answer, Callable[[], bool]]:
+        asyncio.get_running_loop().call_soon(leaving[0].cancel, LEFT)
+        raise UpstreamFailed("at once")
+
+    leaving.append(asyncio.create_task(here.share(POLICY, "d", start, Wish.SHARED)))
+    await asyncio.wait(leaving)
+    assert leaving[0].cancelled()
+    leaving.clear()
 
 
 async def test_stopping_tells_who_waits(here: Cache) -> None:

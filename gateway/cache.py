@@ -28,7 +28,10 @@ _WHO = frozenset({"user", "safety_identifier", "prompt_cache_key", "prompt_cache
 #: The caller's headers that shape an answer.
 _SHAPING = ("anthropic-version", "anthropic-beta")
 #: What a route and its parts say that shapes no answer. All else does: what is new is a miss at first, never stale.
-_NOT_SHAPING = frozenset({"deployments", "fallbacks", "limits", "timeouts", "cache", "weight", "listing"})
+_NOT_SHAPING = frozenset((
+    *("deployments", "fallbacks", "context_fallbacks", "limits", "timeouts", "cache", "weight", "listing"),
+    *("strategy", "sticky", "retries", "cooldown", "hedge", "rescue", "order", "concurrency", "queue", "byok"),
+))  # fmt: skip
 
 
 class Wish(Enum):
@@ -67,7 +70,8 @@ class Digests:
         body = {name: value for name, value in request.body.items() if name not in left_out}
         owner = None if route.cache is not None and route.cache.shared else key.id
         shaping = [request.headers.get(name) for name in _SHAPING]
-        head = [owner, self._routes[route.name], request.task.value, request.stream, shaping]
+        theirs = request.credential.get_secret_value() if request.credential else ""
+        head = [owner, self._routes[route.name], request.task.value, request.stream, shaping, theirs]
         digest = hashlib.sha256(orjson.dumps(head))
         digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
         return digest.hexdigest()

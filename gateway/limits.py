@@ -29,6 +29,16 @@ class Limiter:
         # Not the loop's own threads: whoever makes us count would keep SQL and host names waiting too.
         self._counting = ThreadPoolExecutor(1, "count-tokens")
 
+    async def admit_hit(self, key: Key, route: Route, request: Request, started: float) -> Call:
+        """Let in a call that asks nothing of an upstream: it claims requests, and nothing else.
+
+        `started` is when it came (`time.perf_counter()`): it may have waited for another's answer.
+        """
+        call = Call(key, route, request, time.time(), started, [])
+        only = ((f"key:{key.id}", Limits(rpm=key.limits.rpm)), (f"route:{route.name}", Limits(rpm=route.limits.rpm)))
+        await self._claim(call, *only)
+        return call
+
     async def admit(self, key: Key, route: Route, request: Request) -> Call:
         """A call that holds requests, tokens and concurrency of `key` and `route`, until `settle`.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from gateway import byok, limits
+from gateway.cache import Cache, Digests, Wish
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
 from gateway.limits import Limiter
 from gateway.rescue import TextRescue
-from gateway.routes import CONVERSATIONS, Route
+from gateway.routes import CONVERSATIONS, CachePolicy, Route
 from gateway.routing import Router
 from gateway.types import Answer, Call, Key, Request
 from gateway.usage import Meter
@@ -18,10 +20,12 @@ from gateway.usage import Meter
 class Proxy:
     """Answers inference requests."""
 
-    def __init__(self, router: Router, limiter: Limiter, meter: Meter) -> None:
+    def __init__(self, router: Router, limiter: Limiter, meter: Meter, cache: Cache, digests: Digests) -> None:
         self._router = router
         self._limiter = limiter
         self._meter = meter
+        self._cache = cache
+        self._digests = digests
 
     async def answer(self, request: Request, key: Key) -> tuple[Call, Answer]:
         """Answer one request on behalf of `key`. The order below is the policy."""
@@ -30,6 +34,16 @@ class Proxy:
             route = self._router.find(request.model, key)
             _check(request, route)
             request.credential = byok.credential(request.given, route)
+        except BaseException as error:
+            self._meter.refuse(request, key, route, error)
+            raise
+        if route.cache is None:
+            return await self._asked(request, key, route)
+        return await self._cached(request, key, route, route.cache)
+
+    async def _asked(self, request: Request, key: Key, route: Route) -> tuple[Call, Answer]:
+        """Ask upstream: admitted, measured, and recorded however it ends."""
+        try:
             call = await self._limiter.admit(key, route, request)
             request.marks.admitted = time.perf_counter()
         except BaseException as error:
@@ -43,6 +57,37 @@ class Proxy:
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)
             raise
+
+    async def _cached(self, request: Request, key: Key, route: Route, policy: CachePolicy) -> tuple[Call, Answer]:
+        """Answer as another was, or is just now; else ask upstream for all who ask the same."""
+        started = time.perf_counter()
+        asked: list[Call | None] = []
+
+        async def start() -> tuple[Answer, Callable[[], bool]]:
+            asked.append(None)  # from here on the call records itself, also where its caller has left
+            call, answer = await self._asked(request, key, route)
+            asked[0] = call
+            if call.attempt is not None:
+                answer.headers["x-promptyard-deployment"] = call.attempt.deployment.id
+            # What a fallback answered is not given again once the route itself is back.
+            return answer, lambda: call.settled and call.error is None and call.route is route
+
+        answer: Answer | None = None
+        try:
+            digest = self._digests.of(key, route, request)
+            wish = Wish.of(request.given.get(b"cache-control", b"").decode("latin-1"))
+            answer, hit = await self._cache.share(policy, digest, start, wish)
+            if not hit and asked and asked[0] is not None:
+                return asked[0], answer
+            call = await self._limiter.admit_hit(key, route, request, started)
+            request.marks.admitted = request.marks.answered = time.perf_counter()
+        except BaseException as error:
+            if answer is not None and answer.chunks is not None:
+                await answer.chunks.aclose()
+            if not asked:
+                self._meter.refuse(request, key, route, error)
+            raise
+        return call, self._meter.hit(call, answer)
 
 
 def _rescue(route: Route, way: Way, meter: Meter) -> TextRescue | None:

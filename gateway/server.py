@@ -15,6 +15,8 @@ from gateway.api import health, http, mlflow_gateway
 from gateway.api.access import Access
 from gateway.api.inference import Inference
 from gateway.api.mlflow_gateway import MlflowGateway
+from gateway.cache import Cache, Digests
+from gateway.cache_store import MemoryStore, Store
 from gateway.counters import Counters, MemoryCounters
 from gateway.database import Database, open_database
 from gateway.errors import Forbidden, GatewayError, InvalidKey, NotFound, Overloaded, to_openai
@@ -78,7 +80,8 @@ class Application:
         router = Router(prices.priced(self._config), self._providers, Health())
         limiter = Limiter(self._counters)
         meter = Meter(self._ledger, limiter, tracer=self._tracer)
-        proxy = Proxy(router, limiter, meter)
+        self._cache = Cache(_store(settings))
+        proxy = Proxy(router, limiter, meter, self._cache, Digests(self._config))
         most, patience = settings.max_body, settings.body_timeout
         inference = Inference(self._access, proxy, router, self._tracer, max_body=most, body_timeout=patience)
         self._mlflow_gateway = MlflowGateway(inference, self._access, router, max_body=most, body_timeout=patience)
@@ -109,6 +112,7 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.close_lab()
+        await self._cache.close()
         closers = [provider.close() for provider in self._providers.values()]
         for failed in await asyncio.gather(*closers, return_exceptions=True):
             if isinstance(failed, BaseException):
@@ -319,3 +323,11 @@ def _counters(settings: Settings) -> Counters:
     from gateway.counters_redis import RedisCounters  # costs 0.1 s, and most servers count in memory
 
     return RedisCounters(settings.redis_url.get_secret_value())
+
+
+def _store(settings: Settings) -> Store:
+    if settings.redis_url is None:
+        return MemoryStore()
+    from gateway.cache_redis import RedisStore  # as the counters in Redis
+
+    return RedisStore(settings.redis_url.get_secret_value())

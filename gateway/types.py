@@ -147,8 +147,8 @@ class Call:
     """One request on its way, from admission to settlement.
 
     `route` and `attempt` are those under way. `input_estimate` is an upper estimate in tokens,
-    exact where `counted`. `wasted` are tokens of attempts that did not become its answer. Times are
-    `time.perf_counter()` seconds but `time`, which is UTC epoch.
+    exact where `counted`. `error` is how it was settled. `wasted` are tokens of attempts that did not become its
+    answer. Times are `time.perf_counter()` seconds but `time`, which is UTC epoch.
     """
 
     key: Key
@@ -162,6 +162,7 @@ class Call:
     attempt: Attempt | None = None
     wasted: int = 0
     settled: bool = False
+    error: str | None = None
 
 
 @dataclass(slots=True)

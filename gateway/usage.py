@@ -106,6 +106,30 @@ class Meter:
             return answer
         return Answer(answer.status, answer.headers, chunks=self._metered(call, answer.status, answer.chunks, rescue))
 
+    def hit(self, call: Call, answer: Answer) -> Answer:
+        """`answer`, which cost nothing upstream, recorded as one that cost nothing: a stream when it ends."""
+        if answer.chunks is None:
+            self._settle(call, answer.status, None, Tokens(), estimated=False)
+            return answer
+        return Answer(answer.status, answer.headers, chunks=self._hit(call, answer.status, answer.chunks))
+
+    async def _hit(self, call: Call, status: int, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        code: str | None = GatewayError.code
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+            code = None
+        except (GeneratorExit, asyncio.CancelledError) as error:
+            end = _cancelled_by(error)
+            status, code = end.status, end.code
+            raise
+        except GatewayError as error:
+            status, code = error.status, error.code
+            raise
+        finally:
+            self._settle(call, status, code, Tokens(), estimated=False)
+
     def _settle_whole(self, call: Call, answer: Answer) -> None:
         if answer.status >= 400:
             self._settle(call, answer.status, "upstream_error", Tokens(), estimated=False)
@@ -172,7 +196,7 @@ class Meter:
     def _settle(self, call: Call, status: int, code: str | None, used: Tokens, *, estimated: bool) -> None:
         if call.settled:
             return
-        call.settled = True
+        call.settled, call.error = True, code
         if call.attempt is not None:
             call.attempt.end()
         self._limiter.settle(call, call.wasted + used.input + used.output)

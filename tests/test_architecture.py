@@ -17,144 +17,27 @@ import pytest
 
 from tests.house import House, house_of, our_imports, read_house, words
 from tests.house_broken import BAD
+from tests.house_rules import (
+    COMES_WITH,
+    DOORS,
+    ENVIRONMENT,
+    ENVIRONMENT_DOORS,
+    EVERYWHERE,
+    FILE_CEILING,
+    FLOORS,
+    FUNCTION_CEILING,
+    LAZY,
+    NEVER_SAY,
+    NOT_AT_START,
+    SAID_HERE,
+    STORE_TOOLS,
+    TRAPS,
+    TYPING_ONLY,
+    UNFINISHED,
+    UPWARDS,
+)
 
 ROOT = Path(__file__).parents[1]
-
-# Imports point down or stay on their floor; the first floor that matches counts. TYPE_CHECKING imports obey too:
-# a name that cannot be written without looking up is a word on the wrong floor.
-FLOORS = {
-    "composition": ["gateway.server*", "gateway.cli*"],
-    "edges": ["gateway.api*", "promptlab.api*", "promptlab.workbench*"],
-    "words": [
-        *[
-            "gateway",
-            "gateway.types",
-            "gateway.errors",
-            "gateway.routes",
-            "gateway.strict",
-            "gateway.money",
-            "gateway.dialects*",
-            "gateway.trace",
-        ],
-        *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
-        *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],
-    ],
-    "machinery": [
-        *[
-            "gateway.settings",
-            "gateway.config*",
-            "gateway.counters*",
-            "gateway.cache_*",
-            "gateway.journal",
-            "gateway.database*",
-        ],
-        *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
-        "gateway.importers*",
-        "gateway.telemetry",
-        *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
-    ],
-    "policy": [
-        *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
-        *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok"],
-        *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.flights", "gateway.streaming"],
-        *[
-            "promptlab.lab",
-            "promptlab.prompts",
-            "promptlab.existing",
-            "promptlab.promptlab_runs",
-            "promptlab.evaluation*",
-            "promptlab.recipes*",
-        ],
-    ],
-}
-UPWARDS = ["words", "machinery", "policy", "edges", "composition"]
-
-# Each foreign library has one door: the modules that may import it. ruff's TID251 holds the same table (pyproject).
-# `*` in these patterns stands for anything, dots too.
-DOORS = {
-    "fastapi": ["gateway.api.*", "gateway.server", "promptlab.api.*"],
-    "starlette": ["gateway.api.*", "gateway.server", "promptlab.api.*"],
-    "anyio": ["promptlab.api.*"],
-    "gradio": ["promptlab.workbench.*"],
-    "sqlalchemy": ["gateway.store*", "gateway.database*", "promptlab.store*"],
-    "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
-    "redis": ["gateway.counters*", "gateway.cache*"],
-    "aiohappyeyeballs": ["gateway.providers.transport"],
-    "httptools": ["gateway.providers.connection"],
-    "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
-    "opentelemetry": ["gateway.telemetry"],
-    "litellm": ["gateway.providers.litellm"],
-    "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
-    "tiktoken": ["gateway.tokens"],
-    "yaml": ["gateway.config*", "gateway.prices"],
-    "uvicorn": ["gateway.server_process", "gateway.api.protocol"],
-    "click": ["gateway.cli*"],
-}
-# Libraries that are like Python's own here: they shape data and do no IO.
-EVERYWHERE = {"orjson", "pydantic", "pydantic_core"}
-# What is imported though pyproject does not ask for it by name: it is part of what does.
-COMES_WITH = {
-    "starlette": "fastapi",
-    "anyio": "fastapi",
-    "pydantic_core": "pydantic",
-    "opentelemetry": "opentelemetry-sdk",
-}
-# For annotations only: `promptlab.ports` names the connection it hands out.
-TYPING_ONLY = {"promptlab.ports": {"alembic", "sqlalchemy"}}
-# The process's environment is a door too.
-ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"}
-ENVIRONMENT_DOORS = ["gateway.settings"]
-# Too slow to be loaded before the first answer, or not wanted by most: imported inside functions only.
-LAZY = {
-    "litellm": "*",
-    "opentelemetry": "*",
-    "xllamacpp": "*",
-    "promptlab.workbench*": "gateway.*",
-    "gradio": "gateway.*",
-}
-# What importing the server must not load (the lab and litellm cost seconds and hundreds of megabytes).
-NOT_AT_START = ["gradio", "litellm", "opentelemetry", "xllamacpp", "pandas", "numpy", "promptlab.workbench.app"]
-
-# What looks right and is not, wherever it is imported from.
-TRAPS = {
-    "BaseHTTPMiddleware": "it breaks streaming and cancellation",
-    "ASGITransport": "it hands a stream over in one piece: test streams over a real socket",
-}
-
-FILE_CEILING, FUNCTION_CEILING = 400, 60
-
-# The design's table *Words*: what we never say, and the word we say instead.
-NEVER_SAY = {
-    "endpoint": "route",
-    "endpoints": "routes",
-    "backend": "deployment",
-    "backends": "deployments",
-    "target": "deployment",
-    "targets": "deployments",
-    "vendor": "provider",
-    "vendors": "providers",
-    "payload": "answer",
-    "payloads": "answers",
-    "quota": "limit",
-    "quotas": "limits",
-    "failover": "fallback",
-    "failovers": "fallbacks",
-    "evaluator": "scorer",
-    "evaluators": "scorers",
-    "trial": "run",
-    "trials": "runs",
-}
-# Where such a word is somebody else's (MLflow's wire says ENDPOINT_NOT_FOUND) or means another thing (a file's place).
-SAID_HERE = {
-    "promptlab.errors": {"endpoint"},
-    "promptlab.api*": {"endpoint", "endpoints"},
-    "promptlab.artifacts": {"target"},
-}
-
-UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
-
-# Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"tables", "migrations", "search", "paging", "filters", "schema", "tags", "upsert"}
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -30,7 +30,8 @@ _SHAPING = ("anthropic-version", "anthropic-beta")
 #: What a route and its parts say that shapes no answer. All else does: what is new is a miss at first, never stale.
 _NOT_SHAPING = frozenset((
     *("deployments", "fallbacks", "context_fallbacks", "limits", "timeouts", "cache", "weight", "listing"),
-    *("strategy", "sticky", "retries", "cooldown", "hedge", "rescue", "order", "concurrency", "queue", "byok"),
+    *("strategy", "sticky", "retries", "cooldown", "hedge", "rescue", "shadow", "order", "concurrency"),
+    *("queue", "byok"),
 ))  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from gateway.routes import (
     Retries,
     Route,
     RouteTask,
+    Shadow,
     Strategy,
     Timeouts,
 )
@@ -146,5 +147,6 @@ def _route(name: str, model: RouteModel) -> Route:
         max_output_tokens=model.max_output_tokens,
         drops_unsupported=model.unsupported == "drop",
         byok=model.byok,
+        shadow=Shadow(**model.shadow.model_dump()) if model.shadow else None,
         cache=CachePolicy(**model.cache.model_dump()) if model.cache else None,
     )

@@ -25,6 +25,7 @@ def contradictions(data: Any) -> Iterator[_Complaint]:
         yield from _check_deployments((*path, "deployments"), _list(_mapping(route).get("deployments")), providers)
         for key in ("fallbacks", "context_fallbacks"):
             yield from _check_fallbacks(path, route, routes, key)
+        yield from _check_shadow(path, route, routes)
     yield from _check_circles(routes)
 
 
@@ -64,6 +65,19 @@ def _check_fallbacks(path: tuple[str, str], route: Any, routes: dict[str, Any], 
             yield place, f"'{fallback}' is written twice. Remove one."
         elif task and (other := _task(routes[fallback])) and other != task:
             yield place, f"'{fallback}' is for {other}, and '{name}' for {task}. Name a route for {task}."
+
+
+def _check_shadow(path: tuple[str, str], route: Any, routes: dict[str, Any]) -> Iterator[_Complaint]:
+    shadow = _mapping(_mapping(route).get("shadow")).get("route")
+    place = (*path, "shadow", "route")
+    if not isinstance(shadow, str):
+        return
+    if shadow not in routes:
+        yield place, _unknown(shadow, "route", routes)
+    elif shadow == path[1]:
+        yield place, f"'{shadow}' shadows itself. Name another route."
+    elif (task := _task(route)) and (other := _task(routes[shadow])) and other != task:
+        yield place, f"'{shadow}' is for {other}, and '{path[1]}' for {task}. Name a route for {task}."
 
 
 def _task(route: Any) -> str | None:

@@ -97,6 +97,13 @@ class CacheModel(Strict):
     )
 
 
+class ShadowModel(Strict):
+    """A second route that is asked the same, for comparison. Its answers go to no caller, its cost to no key."""
+
+    route: str = Field(description="The route that gets the copies", examples=["candidate"])
+    percent: float = Field(gt=0, le=100, description="How many of a hundred calls are copied", examples=["5"])
+
+
 class RouteModel(Strict):
     """A name callers send as `model`, and what answers it."""
 
@@ -156,4 +163,7 @@ class RouteModel(Strict):
     )
     cache: CacheModel | None = Field(
         None, description="Give answers again, and let identical calls at once share one", examples=["{ttl: 300}"]
+    )
+    shadow: ShadowModel | None = Field(
+        None, description="Copy calls to another route beside this one", examples=["{route: candidate, percent: 5}"]
     )

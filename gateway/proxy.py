@@ -13,6 +13,7 @@ from gateway.limits import Limiter
 from gateway.rescue import TextRescue
 from gateway.routes import CONVERSATIONS, CachePolicy, Route
 from gateway.routing import Router
+from gateway.shadow import Shadows
 from gateway.types import Answer, Call, Key, Request
 from gateway.usage import Meter
 
@@ -26,6 +27,7 @@ class Proxy:
         self._meter = meter
         self._cache = cache
         self._digests = digests
+        self._shadows = Shadows(self._copied)
 
     async def answer(self, request: Request, key: Key) -> tuple[Call, Answer]:
         """Answer one request on behalf of `key`. The order below is the policy."""
@@ -37,9 +39,18 @@ class Proxy:
         except BaseException as error:
             self._meter.refuse(request, key, route, error)
             raise
+        if route.shadow is not None:
+            self._shadows.cast(route, request)
         if route.cache is None:
             return await self._asked(request, key, route)
         return await self._cached(request, key, route, route.cache)
+
+    async def close(self) -> None:
+        """End the copies of calls that are still under way."""
+        await self._shadows.close()
+
+    async def _copied(self, request: Request, key: Key) -> tuple[Call, Answer]:
+        return await self._asked(request, key, self._router.find(request.model, key))
 
     async def _asked(self, request: Request, key: Key, route: Route) -> tuple[Call, Answer]:
         """Ask upstream: admitted, measured, and recorded however it ends."""

@@ -111,6 +111,14 @@ class Queue:
     timeout: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """The route that copies of calls go to, and how many of a hundred."""
+
+    route: str
+    percent: float
+
+
 class Strategy(StrEnum):
     """Which of a route's deployments is asked first."""
 
@@ -202,6 +210,7 @@ class Route:
     #: Whether a caller may bring a credential of its own for the provider; ours is then not sent.
     byok: bool = False
     cache: CachePolicy | None = None
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Application:
         limiter = Limiter(self._counters)
         meter = Meter(self._ledger, limiter, tracer=self._tracer)
         self._cache = Cache(_store(settings))
-        proxy = Proxy(router, limiter, meter, self._cache, Digests(self._config))
+        self._proxy = proxy = Proxy(router, limiter, meter, self._cache, Digests(self._config))
         most, patience = settings.max_body, settings.body_timeout
         inference = Inference(self._access, proxy, router, self._tracer, max_body=most, body_timeout=patience)
         self._mlflow_gateway = MlflowGateway(inference, self._access, router, max_body=most, body_timeout=patience)
@@ -112,6 +112,7 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.close_lab()
+        await self._proxy.close()
         await self._cache.close()
         closers = [provider.close() for provider in self._providers.values()]
         for failed in await asyncio.gather(*closers, return_exceptions=True):

@@ -39,7 +39,7 @@ FLOORS = {
     ],
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
-        *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok"],
+        *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok", "gateway.shadow"],
         *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.flights", "gateway.streaming"],
         *[
             "promptlab.lab",

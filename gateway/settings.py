@@ -99,7 +99,7 @@ class Settings(BaseModel):
     )
     redis_url: (
         Annotated[SecretStr, BeforeValidator(_redis_parts), _address(_REDIS, "redis://127.0.0.1:6379/0")] | None
-    ) = Field(None, description="Redis that counts limits for several processes; without it this one counts in memory")
+    ) = Field(None, description="Redis that counts limits, and keeps cached answers, for several processes")
     admin_key: Annotated[SecretStr, BeforeValidator(_admin_key)] | None = Field(
         None, description="Key that may manage; without one the server is protected: loopback only"
     )

@@ -68,6 +68,21 @@ def test_the_settings_are_those_of_the_code() -> None:
     assert settings.as_markdown() in README
 
 
+def test_the_providers_are_those_of_the_code() -> None:
+    from gateway.providers.rows import rows
+
+    for row in rows().values():
+        spoken = ", ".join(task.name.lower() for task in row.paths) if row.litellm is None else "what litellm speaks"
+        assert f"| `{row.name}` | {row.about} | {spoken} |" in README
+
+
+def test_every_key_of_a_route_is_in_the_manual() -> None:
+    from gateway.config_routes import DeploymentModel, RouteModel
+
+    table = README.partition("A **route** is a name")[2].partition("Secrets never stand")[0]
+    assert [name for name in (*RouteModel.model_fields, *DeploymentModel.model_fields) if name not in table] == []
+
+
 HELP = [block for block in of("text", "console") if block.text.startswith("Usage: promptyard")]
 
 

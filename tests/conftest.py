@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -163,6 +164,17 @@ def pages(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> I
 def page(pages: Watch) -> Page:
     """One page, 1280 by 800, light; see `pages`."""
     return pages.open()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have Ctrl-C interrupt a worker once: xdist sends it again, and would cut short the fixtures that stop servers."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: None)
+        raise KeyboardInterrupt
+
+    if hasattr(config, "workerinput"):
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

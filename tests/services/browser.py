@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser, Error, expect, sync_playwright
 
 from tests.services.found import Found, Missing, install_command, on_path
 
@@ -85,6 +85,8 @@ def running(program: str | None) -> Iterator[Browser]:
     closed: no coroutine test can run in between.
     """
     arguments = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    # A page on a busy machine may be slow; what is awaited in vain fails the test all the same.
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program or None, args=arguments)
         try:

@@ -153,10 +153,16 @@ def start(
             )
         url = f"http://127.0.0.1:{port}"
         server = Server(url, port, admin_key, data, process, home, mark, config)
-        if wait_until(lambda port=port: answers(port), process, 30):
+        answered = False
+        try:
+            answered = wait_until(lambda port=port: answers(port), process, 30)
+        finally:
+            # Ctrl-C may come while we wait, and nobody else knows of it yet.
+            if not answered:
+                server.kill()
+                server.reap()
+        if answered:
             return server
-        server.kill()
-        server.reap()
         if "in use" not in server.stderr():
             break
     raise RuntimeError(f"the server did not start:\n{server.stdout()}{server.stderr()}")

@@ -300,7 +300,8 @@ async def main():
     await provider.start()
     child = await provider._ready()
     print(child.process.pid, flush=True)
-    await asyncio.sleep(100)
+    await asyncio.sleep(20)
+    sys.exit(1)
 
 if sys.argv[1] == "uvloop":
     import uvloop

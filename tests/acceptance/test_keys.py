@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -126,26 +127,38 @@ def test_protected_mode_refuses_foreign_pages_on_every_face(protected_server: Se
     assert answer.status_code == 403
 
 
+# The import alone takes seconds: one process for all credentials, which the client reads for each request.
 MLFLOW = """
-import sys, mlflow
+import json, os, sys, mlflow
 mlflow.set_tracking_uri(sys.argv[1])
-experiment = mlflow.set_experiment("with a key")
-with mlflow.start_run() as run:
-    mlflow.log_param("a", 1)
-    mlflow.log_text("hello", "hello.txt")
-print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/hello.txt"), mlflow.get_run(run.info.run_id).data.params)
+for credential in json.loads(sys.argv[2]):
+    os.environ.update(credential)
+    try:
+        mlflow.set_experiment("with a key")
+        with mlflow.start_run() as run:
+            mlflow.log_param("a", 1)
+            mlflow.log_text("hello", "hello.txt")
+        text = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/hello.txt")
+        said = f"{text} {mlflow.get_run(run.info.run_id).data.params}"
+    except mlflow.exceptions.MlflowException as error:
+        said = f"refused: {error}"
+    print("said", json.dumps(said))
+    for name in credential:
+        del os.environ[name]
 """
 
 
-def mlflow(server: Server, **env: str) -> subprocess.CompletedProcess[str]:
-    """The stock client in a process of its own, knowing nothing but the address and `env`."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MLFLOW, server.url],
-        env=environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **env}, "mlflow"),
+def mlflow(server: Server, credentials: Sequence[Mapping[str, str]]) -> list[str]:
+    """What the stock client says with each of `credentials`, knowing nothing else but the address."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MLFLOW, server.url, json.dumps(credentials)],
+        env=environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, "mlflow"),
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("said ")]
 
 
 def test_the_stock_mlflow_client_with_a_key(start_server: StartServer) -> None:
@@ -153,14 +166,13 @@ def test_the_stock_mlflow_client_with_a_key(start_server: StartServer) -> None:
     with server.client() as admin:
         key = admin.post("/admin/keys", json={"name": "data scientist", "scopes": ["tracking"]}).json()["key"]
         wrong = admin.post("/admin/keys", json={"name": "application", "scopes": ["inference"]}).json()["key"]
-    for good in ({"MLFLOW_TRACKING_TOKEN": key}, {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": key}):
-        done = mlflow(server, **good)
-        assert done.stdout.strip().endswith("hello {'a': '1'}"), done.stderr
-    for bad, said in (({}, "UNAUTHENTICATED"), ({"MLFLOW_TRACKING_TOKEN": "sk-py-no"}, "UNAUTHENTICATED"),
-                      ({"MLFLOW_TRACKING_TOKEN": wrong}, "PERMISSION_DENIED")):  # fmt: skip
-        done = mlflow(server, **bad)
-        assert done.returncode != 0
-        assert said in done.stderr
+    good = [{"MLFLOW_TRACKING_TOKEN": key}, {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": key}]
+    bad = [{}, {"MLFLOW_TRACKING_TOKEN": "sk-py-no"}, {"MLFLOW_TRACKING_TOKEN": wrong}]
+    *known, nothing, unknown, another = mlflow(server, [*good, *bad])
+    assert known == ["hello {'a': '1'}"] * 2
+    for said, code in ((nothing, "UNAUTHENTICATED"), (unknown, "UNAUTHENTICATED"), (another, "PERMISSION_DENIED")):
+        assert said.startswith("refused: ")
+        assert code in said
 
 
 def records(server: Server) -> list[str]:

@@ -28,6 +28,8 @@ from gateway.types import Answer, UpstreamRequest
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]
+# The token that ends an answer is never chosen: it is as long as asked.
+ON: dict[str, Any] = {"logit_bias": [[2, False]]}
 WEATHER = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
@@ -79,7 +81,7 @@ def alive(process: int) -> bool:
 
 
 async def test_chat(model: EmbeddedProvider) -> None:
-    said = await chat(model)
+    said = await chat(model, **ON)
     assert (said["object"], said["model"]) == ("chat.completion", "smollm2")
     assert said["choices"][0]["message"]["content"]
     assert said["usage"]["completion_tokens"] == 8
@@ -88,7 +90,7 @@ async def test_chat(model: EmbeddedProvider) -> None:
 
 
 async def test_stream_ends_with_usage(model: EmbeddedProvider) -> None:
-    answer = await send(model, stream=True, stream_options={"include_usage": True})
+    answer = await send(model, stream=True, stream_options={"include_usage": True}, **ON)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.chunks is not None
     events = b"".join([chunk async for chunk in answer.chunks]).decode().strip().split("\n\n")
@@ -132,7 +134,7 @@ async def test_logprobs(model: EmbeddedProvider) -> None:
 
 @pytest.mark.parametrize("prompt", ["Once upon a time", ["Once upon a time"], [28, 29, 30]])
 async def test_completions(model: EmbeddedProvider, prompt: Any) -> None:
-    answer = await send(model, Task.COMPLETIONS, prompt=prompt, max_tokens=4)
+    answer = await send(model, Task.COMPLETIONS, prompt=prompt, max_tokens=4, **ON)
     said = json.loads(answer.body)
     assert (said["object"], said["usage"]["completion_tokens"]) == ("text_completion", 4)
 
@@ -203,7 +205,7 @@ async def test_another_model_is_not_pretended(model: EmbeddedProvider) -> None:
 
 async def test_leaving_a_stream_frees_its_slot(model: EmbeddedProvider) -> None:
     for _ in range(2 * embedded.SLOTS):
-        answer = await send(model, stream=True, max_tokens=4000, logit_bias=[[2, False]])
+        answer = await send(model, stream=True, max_tokens=4000, **ON)
         assert answer.chunks is not None
         await anext(answer.chunks)
         await answer.chunks.aclose()
@@ -222,7 +224,7 @@ async def test_a_stranger_on_the_port_is_refused(model: EmbeddedProvider) -> Non
 async def test_a_killed_child_is_replaced(model: EmbeddedProvider) -> None:
     await text(model)
     first = pid(model)
-    running = await send(model, stream=True, max_tokens=2000)
+    running = await send(model, stream=True, max_tokens=2000, **ON)
     assert running.chunks is not None
     await anext(running.chunks)
     died = model._changed
@@ -290,7 +292,7 @@ async def test_a_call_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from gateway.providers.embedded import EmbeddedProvider
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec
@@ -301,8 +303,9 @@ async def main():
     child = await provider._ready()
     print(child.process.pid, flush=True)
     await asyncio.sleep(20)
-    sys.exit(1)
 
+# Ctrl-C is ignored, also by a child, where a shell has put the tests into its background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.argv[1] == "uvloop":
     import uvloop
     uvloop.run(main())

@@ -123,7 +123,8 @@ class Inference:
     async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
         if path == _MODELS:
             listed = [_model(route) for route in self._router.allowed(key)]
-            await exchange.reply({"object": "list", "data": listed})
+            ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
+            await exchange.reply({"object": "list", "data": listed, "has_more": False, **ends})
             return
         await exchange.reply(_model(self._router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
 
@@ -219,8 +220,9 @@ def _request(
 
 
 def _model(route: Route) -> dict[str, Any]:
-    """A route as OpenAI lists a model; `task` is ours."""
-    return {"id": route.name, "object": "model", "created": 0, "owned_by": "promptyard", "task": route.task.value}
+    """A route as OpenAI and Anthropic both list a model: neither's client minds the other's fields. `task` is ours."""
+    named = {"id": route.name, "object": "model", "created": 0, "owned_by": "promptyard", "task": route.task.value}
+    return {**named, "type": "model", "display_name": route.name, "created_at": "1970-01-01T00:00:00Z"}
 
 
 def _need_method(scope: http.Scope, method: str) -> None:

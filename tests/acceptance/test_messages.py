@@ -76,6 +76,12 @@ def test_a_streamed_message_with_a_tool(claude: anthropic.Anthropic, upstream: U
     assert (record["input_tokens"], record["output_tokens"], record["status"]) == (12, 7, 200)
 
 
+def test_its_client_lists_the_routes(claude: anthropic.Anthropic) -> None:
+    listed = list(claude.models.list())
+    assert "up" in [model.id for model in listed]
+    assert claude.models.retrieve("up").display_name == "up"
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [

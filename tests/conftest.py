@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import signal
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -175,6 +177,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
     if hasattr(config, "workerinput"):
         signal.signal(signal.SIGINT, interrupt)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None]:
+    """After Ctrl-C, end what a worker had no time to stop: xdist kills it after ten seconds."""
+    started = psutil.Process().children(recursive=True) if exitstatus == pytest.ExitCode.INTERRUPTED else []
+    yield
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

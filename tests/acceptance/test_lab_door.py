@@ -60,12 +60,14 @@ CLOSED = [
 
 @pytest.fixture
 def stranger(server: Server) -> Iterator[httpx.Client]:
+    server.wait_ready()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def visitor(server: Server) -> Iterator[httpx.Client]:
+    server.wait_ready()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         assert sign_in(client, new_key(server)).status_code == 303
         yield client

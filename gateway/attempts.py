@@ -207,8 +207,8 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
         if asked.stream:
             body["stream"] = True
         one.dropped = losses.names
-    if one.task is not Task.MESSAGES and any(name in headers for name in _OF_MESSAGES):
-        headers = {name: value for name, value in headers.items() if name not in _OF_MESSAGES}
+        if one.task is not Task.MESSAGES:
+            headers = {name: value for name, value in headers.items() if name not in _OF_MESSAGES}
     prepared = DIALECTS[one.task].prepare(body, route.max_output_tokens, stream=asked.stream)
     if asked.trace is not None:
         one.span = asked.trace.attempt(one.deployment)

@@ -164,7 +164,8 @@ def test_what_came_down_in_headers(gateway: Server, upstream: Upstream) -> None:
     with gateway.client() as http:
         answer = ask(http, "up")
     assert answer.headers["x-request-id"].startswith("req_")
-    assert set(answer.headers) == {"content-type", "content-length", "date", "x-request-id", "x-promptyard-deployment"}
+    ours = {"x-request-id", "request-id", "x-promptyard-deployment", "server-timing"}
+    assert set(answer.headers) == {"content-type", "content-length", "date", *ours}
     assert answer.headers["x-promptyard-deployment"] == "up/upstream-model"
 
 

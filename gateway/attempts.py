@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gateway.dialects import lenient, translation
 from gateway.dialects.dialect import Losses
-from gateway.dialects.registry import DIALECTS
+from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
 from gateway.health import Condition
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
@@ -31,6 +31,7 @@ _TOO_LONG = re.compile(
 _DEFAULT_COOLDOWN = Cooldown()
 #: Headers that mean something in one dialect only.
 _OF_MESSAGES = ("anthropic-version", "anthropic-beta")
+_ANTHROPICS = (Task.MESSAGES, Task.COUNT_TOKENS)
 
 
 class Failure(NamedTuple):
@@ -183,7 +184,8 @@ async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) 
         with Within(patience):
             answer = await provider.send(request)
             if answer.chunks is not None:
-                answer = await begun(answer, DIALECTS[one.task].tally(call.request.body, None), timeouts, deadline)
+                heard = tally_of(one.task, call.request.body, answer.headers)
+                answer = await begun(answer, heard, timeouts, deadline)
             return answer
     except TimeoutError:
         raise UpstreamTimeout(
@@ -207,7 +209,7 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
         if asked.stream:
             body["stream"] = True
         one.dropped = losses.names
-    if one.task is not Task.MESSAGES and any(name in headers for name in _OF_MESSAGES):
+    if one.task not in _ANTHROPICS and any(name in headers for name in _OF_MESSAGES):
         headers = {name: value for name, value in headers.items() if name not in _OF_MESSAGES}
     prepared = DIALECTS[one.task].prepare(body, route.max_output_tokens, stream=asked.stream)
     if asked.trace is not None:
@@ -216,10 +218,11 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
     return UpstreamRequest(
         task=one.task,
         model=one.deployment.model,
-        body=prepared,
+        body=prepared if asked.form is None else asked.form.naming(one.deployment.model),
         headers=headers,
         stream=asked.stream,
         connect=route.timeouts.connect,
+        content_type="application/json" if asked.form is None else asked.form.content_type,
         # For the route it was brought to; a fallback may be another provider's.
         credential=asked.credential if route.name == asked.model else None,
     )

@@ -64,6 +64,7 @@ DOORS = {
     "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
+    "python_multipart": ["gateway.api.*"],
     "httptools": ["gateway.providers.connection"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
@@ -80,6 +81,7 @@ EVERYWHERE = {"orjson", "pydantic", "pydantic_core"}
 COMES_WITH = {
     "starlette": "fastapi",
     "anyio": "fastapi",
+    "python_multipart": "python-multipart",
     "pydantic_core": "pydantic",
     "opentelemetry": "opentelemetry-sdk",
 }

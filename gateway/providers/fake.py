@@ -26,13 +26,14 @@ from typing import Any
 import orjson
 
 from gateway.errors import UpstreamFailed
+from gateway.providers import fake_tasks
 from gateway.providers.fake_answers import Malformed, Reply, embeddings, reply_to
 from gateway.providers.fake_script import FakeScript, FakeStep
 from gateway.providers.http import checked
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
-_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS))
+_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS, *fake_tasks.TASKS))
 _ECHO = FakeStep.model_validate({})
 _JSON = {"content-type": "application/json"}
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -51,7 +52,7 @@ class FakeProvider:
         self._calls = itertools.count()
 
     def speaks(self, task: Task, model: str) -> bool:
-        """Chat, completions and embeddings (`Provider.speaks`)."""
+        """Chat, completions, and every task that is no conversation (`Provider.speaks`)."""
         return task in _SPOKEN
 
     def prefill(self, model: str) -> Mapping[str, Any] | None:
@@ -81,6 +82,8 @@ class FakeProvider:
         if fixed is not None:
             return fixed
         try:
+            if request.task in fake_tasks.TASKS:
+                return await _told(fake_tasks.told(request), step, stream=request.stream)
             if request.task is Task.EMBEDDINGS:
                 return await _whole(embeddings(request, step), step)
             reply = reply_to(request, step, f"fake-{number}")
@@ -101,7 +104,16 @@ async def _whole(body: dict[str, Any], step: FakeStep) -> Answer:
     return Answer(200, dict(_JSON), raw[: len(raw) // 2] if step.garbage else raw)
 
 
-async def _stream(reply: Reply, step: FakeStep) -> AsyncGenerator[bytes, None]:
+async def _told(told: fake_tasks.Told, step: FakeStep, *, stream: bool) -> Answer:
+    headers = {"content-type": told.kind}
+    if stream:
+        return Answer(200, headers, chunks=_stream(told, step))
+    answer = await _whole({}, step)
+    answer.headers, answer.body = headers, told.whole() if not step.garbage else answer.body
+    return answer
+
+
+async def _stream(reply: Reply | fake_tasks.Told, step: FakeStep) -> AsyncGenerator[bytes, None]:
     """The events of `reply`, broken off, slowed or cut up as the step says."""
     sent = 0
     ends = step.truncate if step.truncate is not None else math.inf

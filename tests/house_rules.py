@@ -77,7 +77,7 @@ DOORS = {
 }
 # Libraries that are like Python's own here: they shape data and do no IO.
 EVERYWHERE = {"orjson", "pydantic", "pydantic_core"}
-# What is imported though pyproject does not ask for it by name: it is part of what does.
+# What is imported though pyproject does not ask for it by this name: it is part of what does.
 COMES_WITH = {
     "starlette": "fastapi",
     "anyio": "fastapi",

@@ -18,7 +18,7 @@ from gateway.errors import BadRequest, UnsupportedMedia
 from gateway.types import Form
 
 _KIND = b"multipart/form-data"
-#: More parts than any caller has reason for.
+#: More boundaries than any caller has reason for.
 _MOST = 100
 _TOKEN = rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)"
 #: One way to write it, so that nobody can read it another way. https://www.rfc-editor.org/rfc/rfc7578#section-4.2
@@ -83,10 +83,10 @@ class _Part:
 
     def value(self, raw: bytes) -> Any:
         """Its text, or what there is to know of its file."""
-        data = raw[self.begin : self.end]
+        data = memoryview(raw)[self.begin : self.end]
         if self._file is None:
             try:
-                return data.decode()
+                return str(data, "utf-8")
             except UnicodeDecodeError:
                 raise BadRequest(f"'{self.name[:100]}' is not UTF-8.", param=self.name, code="invalid_form") from None
         kind = next((value for name, value in self.headers if name == b"content-type"), b"")
@@ -98,7 +98,9 @@ def _parts(raw: bytes, content_type: str) -> list[_Part]:
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary or content_type.lower().count("boundary=") != 1:
         raise _invalid("needs one boundary in its Content-Type")
-    reader = _Reader()
+    reader, said = _Reader(), raw.count(b"--" + boundary)
+    if said > _MOST:
+        raise _invalid(f"has more than {_MOST - 1} parts")
     try:
         reader.read(raw, boundary)
     except FormParserError as error:
@@ -106,7 +108,7 @@ def _parts(raw: bytes, content_type: str) -> list[_Part]:
     if not reader.ended:
         raise _invalid("ends before its last boundary")
     # One that we took for content may part it in another reader's eyes.
-    if raw.count(b"--" + boundary) != len(reader.parts) + 1:
+    if said != len(reader.parts) + 1:
         raise _invalid("holds its boundary inside of a part")
     for part in reader.parts:
         part.understood()
@@ -137,8 +139,6 @@ class _Reader:
         parser.write(raw)
 
     def _begin(self) -> None:
-        if len(self.parts) == _MOST:
-            raise _invalid(f"has more than {_MOST} parts")
         self.parts.append(_Part())
 
     def _on_name(self, data: bytes, start: int, end: int) -> None:

@@ -46,11 +46,15 @@ def server(upstream: Upstream, start_servers: StartServer) -> Server:
 providers:
   up: {{type: openai_compatible, base_url: "{upstream.url}", api_key: "${{UP_KEY}}"}}
   fake: {{type: fake}}
+  anthropic: {{type: anthropic, base_url: "{upstream.url}", api_key: "${{UP_KEY}}"}}
   slow: {{type: fake, script: [{{stall: 0}}]}}
 routes:
   safe: {{task: speech, deployments: [{{provider: slow, model: m}}], fallbacks: [fake-speech],
           timeouts: {{first_token: 0.2}}}}
   chat: {{deployments: [{{provider: fake, model: gpt-4o}}], limits: {{rpm: 100, tpm: 1}}}}
+  kept-transcriptions: {{task: transcriptions, deployments: [{{provider: up, model: m}}], cache: {{ttl: 60}}}}
+  kept-speech: {{task: speech, deployments: [{{provider: up, model: m}}], cache: {{ttl: 60}}}}
+  claude: {{deployments: [{{provider: anthropic, model: claude-x}}], max_output_tokens: 9}}
 {"".join(lines)}""",
         env={"UP_KEY": CREDENTIAL},
     )
@@ -123,15 +127,29 @@ def test_rerank(http: httpx.Client) -> None:
     assert answer["results"] == [{"index": 1, "relevance_score": 1.0}, {"index": 2, "relevance_score": 0.5}]
 
 
+HELLO: Any = [{"role": "user", "content": "Say hello to everybody."}]
+
+
+def test_tokens_are_counted_by_who_will_bill_them(server: Server, upstream: Upstream) -> None:
+    upstream.then(whole({"input_tokens": 14}))
+    with anthropic.Anthropic(base_url=server.url, api_key=server.admin_key, max_retries=0) as claude:
+        raw = claude.messages.with_raw_response.count_tokens(model="claude", messages=HELLO)
+    assert raw.parse().input_tokens == 14
+    assert upstream.last.path == "/v1/messages/count_tokens"
+    assert upstream.last.json == {"model": "claude-x", "messages": HELLO}
+    assert upstream.last.header("anthropic-version") == raw.http_request.headers["anthropic-version"]
+    record = usage_of(server, raw.headers["x-request-id"])
+    assert (record["deployment"], record["input_tokens"]) == ("anthropic/claude-x", 0)
+
+
 def test_tokens_are_counted_for_nothing_but_a_request(server: Server) -> None:
     with anthropic.Anthropic(base_url=server.url, api_key=server.admin_key, max_retries=0) as claude:
-        hello: Any = [{"role": "user", "content": "Say hello to everybody."}]
-        raw = claude.messages.with_raw_response.count_tokens(model="chat", system="Be brief.", messages=hello)
-        assert raw.parse().input_tokens == counted({"system": "Be brief.", "messages": hello}, "gpt-4o")
+        raw = claude.messages.with_raw_response.count_tokens(model="chat", system="Be brief.", messages=HELLO)
+        assert raw.parse().input_tokens == counted({"system": "Be brief.", "messages": HELLO}, "gpt-4o")
         assert raw.headers["x-ratelimit-remaining-requests"] == "99"
         assert "x-ratelimit-remaining-tokens" not in raw.headers
         with pytest.raises(anthropic.BadRequestError, match="serves images"):
-            claude.messages.count_tokens(model="images", messages=hello)
+            claude.messages.count_tokens(model="images", messages=HELLO)
         with pytest.raises(anthropic.BadRequestError, match="at least one message"):
             claude.messages.count_tokens(model="chat", messages=[])
     record = usage_of(server, raw.headers["x-request-id"])
@@ -174,8 +192,8 @@ NAMED = {"input_tokens": 14, "output_tokens": 45, "total_tokens": 59}
         ("images", whole({"data": [], "usage": NAMED}), (14, 45, False)),
         ("speech", whole(SOUND, kind="audio/mpeg"), (5, 0, True)),
         ("transcriptions", whole({"text": "a", "usage": {"type": "tokens", **NAMED}}), (14, 45, False)),
-        ("transcriptions", whole({"text": "a", "usage": {"type": "duration", "seconds": 9}}), (1, 0, True)),
-        ("transcriptions", whole(b"WEBVTT\n", kind="text/vtt"), (1, 0, True)),
+        ("transcriptions", whole({"text": "a", "usage": {"type": "duration", "seconds": 9}}), (0, 0, True)),
+        ("transcriptions", whole(b"WEBVTT\n", kind="text/vtt"), (0, 0, True)),
         ("rerank", whole({"results": [], "usage": {"total_tokens": 40}}), (40, 0, False)),
         ("rerank", whole({"results": [], "meta": {"billed_units": {"search_units": 1}}}), (5, 0, True)),
     ],
@@ -224,6 +242,25 @@ def test_sound_is_passed_on_as_it_arrives(http: httpx.Client, upstream: Upstream
         heard.set()
         assert b"".join(chunks) == b"two"
     assert speech.headers["content-type"] == "audio/mpeg"
+
+
+def test_a_kept_transcription_is_of_the_same_file(http: httpx.Client, upstream: Upstream) -> None:
+    def said(sound: bytes) -> tuple[str, str]:
+        form = {"model": (None, "kept-transcriptions"), "file": ("a.mp3", sound, "audio/mpeg")}
+        answer = http.post("/v1/audio/transcriptions", files=form)
+        return answer.text, answer.headers["x-promptyard-cache"]
+
+    upstream.then(whole(b"one\n", kind="text/plain"), whole(b"two\n", kind="text/plain"))
+    assert [said(b"1"), said(b"2"), said(b"1")] == [("one\n", "miss"), ("two\n", "miss"), ("one\n", "hit")]
+
+
+def test_kept_sound(http: httpx.Client, upstream: Upstream) -> None:
+    upstream.then(stream(b"\xff\xfb", None, kind="audio/mpeg"), stream(b"\xff", b"\xfb", kind="audio/mpeg"))
+    with pytest.raises(httpx.RemoteProtocolError):
+        post(http, "speech", "kept-speech")
+    kept = [post(http, "speech", "kept-speech") for _ in range(2)]
+    assert [one.headers["x-promptyard-cache"] for one in kept] == ["miss", "hit"]
+    assert [(one.content, one.headers["content-type"]) for one in kept] == [(b"\xff\xfb", "audio/mpeg")] * 2
 
 
 async def _falls_silent(asked: Asked, peer: Peer) -> None:

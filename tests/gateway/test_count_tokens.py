@@ -5,8 +5,10 @@ from __future__ import annotations
 import orjson
 
 from gateway import tokens
+from gateway.cache import Cache, Digests
+from gateway.cache_store import MemoryStore
 from gateway.proxy import Proxy
-from gateway.routes import Deployment, Task
+from gateway.routes import Config, Deployment, Task
 from gateway.types import Answer, Call, Request, UsageFilter
 from tests.gateway.test_fallback import BODY, KEY, Bench, Recorder, journalled, route  # noqa: F401 - a fixture
 
@@ -23,7 +25,8 @@ class Counting(Recorder):
 async def asked(bench: Bench) -> tuple[Call, Answer]:
     headers = {"anthropic-version": "2023-06-01"}
     request = Request("req_1", Task.COUNT_TOKENS, "first", BODY, False, headers)
-    call, answer = await Proxy(bench.router, bench.limiter, bench.meter).answer(request, KEY)
+    proxy = Proxy(bench.router, bench.limiter, bench.meter, Cache(MemoryStore()), Digests(Config({}, {})))
+    call, answer = await proxy.answer(request, KEY)
     record = await bench.ledger.find("req_1")
     assert record is not None
     assert (record.status, record.input_tokens, record.output_tokens, record.cost) == (200, 0, 0, 0)

@@ -104,16 +104,7 @@ async def _whole(body: dict[str, Any], step: FakeStep) -> Answer:
     return Answer(200, dict(_JSON), raw[: len(raw) // 2] if step.garbage else raw)
 
 
-async def _told(told: fake_tasks.Told, step: FakeStep, *, stream: bool) -> Answer:
-    headers = {"content-type": told.kind}
-    if stream:
-        return Answer(200, headers, chunks=_stream(told, step))
-    answer = await _whole({}, step)
-    answer.headers, answer.body = headers, told.whole() if not step.garbage else answer.body
-    return answer
-
-
-async def _stream(reply: Reply | fake_tasks.Told, step: FakeStep) -> AsyncGenerator[bytes, None]:
+async def _stream(reply: Reply, step: FakeStep) -> AsyncGenerator[bytes, None]:
     """The events of `reply`, broken off, slowed or cut up as the step says."""
     sent = 0
     ends = step.truncate if step.truncate is not None else math.inf
@@ -183,3 +174,20 @@ def _error(status: int, message: str, kind: str, code: str | None, retry_after: 
         headers["retry-after"] = f"{retry_after:g}"
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return Answer(status, headers, orjson.dumps(body))
+
+
+async def _told(told: fake_tasks.Told, step: FakeStep, *, stream: bool) -> Answer:
+    """An answer that is no conversation, whole or in its pieces, slowed or broken off as the step says."""
+    if stream:
+        return Answer(200, {"content-type": told.kind}, chunks=_pieces(told.pieces, step))
+    answer = await _whole({}, step)
+    body = answer.body if step.garbage else b"".join(told.pieces)
+    return Answer(200, {"content-type": told.kind}, body)
+
+
+async def _pieces(pieces: list[bytes], step: FakeStep) -> AsyncGenerator[bytes, None]:
+    for sent, piece in enumerate(pieces):
+        await _disturb(step, sent)
+        yield piece
+    # A step that says more pieces than there are breaks off before the end all the same.
+    await _disturb(step, max(len(pieces), step.cut or 0, step.stall or 0))

@@ -7,9 +7,8 @@ import email
 import email.message
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,25 +28,11 @@ _CATEGORIES = (
 )
 
 
-@dataclass(slots=True)
-class Told:
-    """An answer before it is sent: its content type, the pieces a stream brings, and what comes after them."""
+class Told(NamedTuple):
+    """An answer before it is sent: its content type, and the pieces a stream brings it in."""
 
     kind: str
-    parts: list[bytes]
-    last: list[bytes]
-
-    def whole(self) -> bytes:
-        """The answer in one piece."""
-        return b"".join([*self.parts, *self.last])
-
-    def pieces(self) -> Iterator[bytes]:
-        """What a stream brings, piece by piece."""
-        yield from self.parts
-
-    def ending(self) -> Iterator[bytes]:
-        """What a stream ends with."""
-        yield from self.last
+    pieces: list[bytes]
 
 
 def told(request: UpstreamRequest) -> Told:
@@ -86,7 +71,7 @@ def _images(request: UpstreamRequest) -> Told:
     shared = {"b64_json": image, "created_at": 0, "size": "1x1", "quality": "low", "background": "opaque",
               "output_format": "png"}  # fmt: skip
     partial = {"type": "image_generation.partial_image", "partial_image_index": 0, **shared}
-    return _events([partial], {"type": "image_generation.completed", **shared, "usage": usage})
+    return _events(partial, {"type": "image_generation.completed", **shared, "usage": usage})
 
 
 def _png(text: str) -> bytes:
@@ -105,10 +90,10 @@ def _speech(request: UpstreamRequest) -> Told:
     sound = _wav(words * _SAMPLES_A_WORD)
     parts = [sound[at : at + _CHUNK] for at in range(0, len(sound), _CHUNK)]
     if request.document.get("stream_format") != "sse":
-        return Told("audio/wav", parts, [])
+        return Told("audio/wav", parts)
     deltas = [{"type": "speech.audio.delta", "audio": base64.b64encode(part).decode()} for part in parts]
     usage = {"input_tokens": words, "output_tokens": len(parts), "total_tokens": words + len(parts)}
-    return _events(deltas, {"type": "speech.audio.done", "usage": usage})
+    return _events(*deltas, {"type": "speech.audio.done", "usage": usage})
 
 
 def _wav(samples: int) -> bytes:
@@ -127,7 +112,7 @@ def _transcriptions(request: UpstreamRequest) -> Told:
     if request.stream:
         pieces = [words[0], *(f" {word}" for word in words[1:])]
         deltas = [{"type": "transcript.text.delta", "delta": piece} for piece in pieces]
-        return _events(deltas, {"type": "transcript.text.done", "text": text, "usage": usage})
+        return _events(*deltas, {"type": "transcript.text.done", "text": text, "usage": usage})
     match form:
         case "json":
             return _json({"text": text, "usage": usage})
@@ -144,7 +129,7 @@ def _transcriptions(request: UpstreamRequest) -> Told:
             text += "\n"
         case _:
             raise Malformed(f"'response_format' cannot be {form!r}.")
-    return Told("text/plain; charset=utf-8", [text.encode()], [])
+    return Told("text/plain; charset=utf-8", [text.encode()])
 
 
 def _form(request: UpstreamRequest) -> dict[str, str]:
@@ -186,13 +171,11 @@ def _need(body: Mapping[str, Any], name: str, *kinds: type) -> Any:
 
 
 def _json(document: dict[str, Any]) -> Told:
-    return Told(_JSON, [orjson.dumps(document)], [])
+    return Told(_JSON, [orjson.dumps(document)])
 
 
-def _events(events: list[dict[str, Any]], last: dict[str, Any]) -> Told:
-    return Told(
-        _EVENTS, [b"data: %b\n\n" % orjson.dumps(one) for one in events], [b"data: %b\n\n" % orjson.dumps(last)]
-    )
+def _events(*events: dict[str, Any]) -> Told:
+    return Told(_EVENTS, [b"data: %b\n\n" % orjson.dumps(one) for one in events])
 
 
 TASKS = {

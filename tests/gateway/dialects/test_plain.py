@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.dialects.plain import PLAIN
 from gateway.dialects.plain_tally import BytesTally, EventsTally, read_tokens
 from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.errors import BadRequest, UpstreamFailed
@@ -31,6 +32,12 @@ def test_what_a_task_needs(task: Task, body: dict[str, Any], param: str) -> None
     with pytest.raises(BadRequest) as refused:
         DIALECTS[task].check(body)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("task", [*PLAIN, Task.COUNT_TOKENS])
+def test_limits_claim_no_output(task: Task) -> None:
+    assert DIALECTS[task].output({"max_tokens": 500, "n": 4}) == (0, 1, "max_tokens")
+    assert DIALECTS[task].prepare({"n": 4}, 9, stream=True) == {"n": 4}
 
 
 @pytest.mark.parametrize(

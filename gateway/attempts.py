@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gateway.dialects import lenient, translation
 from gateway.dialects.dialect import Losses
-from gateway.dialects.registry import DIALECTS
+from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
 from gateway.health import Condition
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
@@ -183,7 +183,8 @@ async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) 
         with Within(patience):
             answer = await provider.send(request)
             if answer.chunks is not None:
-                answer = await begun(answer, DIALECTS[one.task].tally(call.request.body, None), timeouts, deadline)
+                heard = tally_of(one.task, call.request.body, answer.headers)
+                answer = await begun(answer, heard, timeouts, deadline)
             return answer
     except TimeoutError:
         raise UpstreamTimeout(
@@ -216,10 +217,11 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
     return UpstreamRequest(
         task=one.task,
         model=one.deployment.model,
-        body=prepared,
+        body=prepared if asked.form is None else asked.form.naming(one.deployment.model),
         headers=headers,
         stream=asked.stream,
         connect=route.timeouts.connect,
+        content_type="application/json" if asked.form is None else asked.form.content_type,
         # For the route it was brought to; a fallback may be another provider's.
         credential=asked.credential if route.name == asked.model else None,
     )

@@ -107,8 +107,8 @@ class ShadowModel(Strict):
 class RouteModel(Strict):
     """A name callers send as `model`, and what answers it."""
 
-    task: Literal["chat", "embeddings"] = Field(
-        "chat", description="`chat` answers chat completions and completions", examples=["chat"]
+    task: Literal["chat", "embeddings", "moderations", "images", "speech", "transcriptions", "rerank"] = Field(
+        "chat", description="`chat` answers every dialect of a conversation, the others one task", examples=["chat"]
     )
     deployments: list[DeploymentModel] = Field(
         min_length=1, description="What answers, shared by weight", examples=["[{provider: local, model: smollm2}]"]

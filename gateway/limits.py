@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from gateway import tokens
 from gateway.counters import Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
-from gateway.routes import Limits, Route
+from gateway.routes import Limits, Route, Task
 from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
@@ -98,17 +100,26 @@ class Limiter:
         beside = claim.least - call.input_estimate
         if call.counted or size > _COUNTED or size // tokens.LONGEST + beside > claim.limit:
             return False
-        model = call.route.deployments[0].model
-        loop = asyncio.get_running_loop()
-        call.input_estimate = await loop.run_in_executor(self._counting, tokens.counted, body, model)
+        call.input_estimate = await self._exactly(body, call.route.deployments[0].model)
         call.counted = True
         return True
+
+    async def count(self, request: Request, model: str) -> int:
+        """The input tokens of `request` as `model` counts them; estimated where its texts are very long."""
+        body = request.body
+        return tokens.likely(body) if tokens.size(body) > _COUNTED else await self._exactly(body, model)
+
+    async def _exactly(self, body: Mapping[str, Any], model: str) -> int:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._counting, tokens.counted, body, model)
 
     def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...]) -> list[Claim]:
         claims: list[Claim] = []
         for scope, limits in scopes:
             if limits.rpm is not None:
                 claims.append(Claim(scope, Rule.RPM, limits.rpm))
+            if call.request.task is Task.COUNT_TOKENS:
+                continue  # it uses no tokens, and keeps no model busy
             if limits.tpm is not None:
                 claims.append(self._token_claim(call, scope, limits.tpm))
             if limits.concurrency is not None:

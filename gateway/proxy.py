@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import orjson
+
 from gateway import byok, limits
 from gateway.cache import Cache, Digests, Wish
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
 from gateway.limits import Limiter
 from gateway.rescue import TextRescue
-from gateway.routes import CONVERSATIONS, CachePolicy, Route
+from gateway.routes import CONVERSATIONS, CachePolicy, Route, Task
 from gateway.routing import Router
 from gateway.shadow import Shadows
 from gateway.types import Answer, Call, Key, Request
@@ -62,12 +64,25 @@ class Proxy:
             raise
         try:
             way = Way(self._router, self._limiter, call)
-            answer = await send(way, self._meter)
+            answer = await self._counted(call) or await send(way, self._meter)
             request.marks.answered = time.perf_counter()
             return call, self._meter.metered(call, answer, _rescue(route, way, self._meter))
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)
             raise
+
+    async def _counted(self, call: Call) -> Answer | None:
+        """How many tokens a conversation has, counted by ourselves where nobody is asked; None for other calls.
+
+        Who is asked first tells: a provider of Anthropic's models counts as it will bill, every other cannot.
+        """
+        if call.request.task is not Task.COUNT_TOKENS:
+            return None
+        first = (self._router.order(call.route, call) or call.route.deployments)[0]
+        if self._router.provider(first).speaks(Task.COUNT_TOKENS, first.model):
+            return None
+        document = {"input_tokens": await self._limiter.count(call.request, first.model)}
+        return Answer(200, {"content-type": "application/json"}, orjson.dumps(document), document=document)
 
     async def _cached(self, request: Request, key: Key, route: Route, policy: CachePolicy) -> tuple[Call, Answer]:
         """Answer as another was, or is just now; else ask upstream for all who ask the same."""

@@ -20,6 +20,7 @@ class Task(StrEnum):
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
     MESSAGES = "messages"
+    COUNT_TOKENS = "messages/count_tokens"
     RESPONSES = "responses"
     MODERATIONS = "moderations"
     IMAGES = "images/generations"
@@ -52,7 +53,7 @@ class RouteTask(StrEnum):
 #: Dialects of a conversation, the pivot of all translation first.
 CONVERSATIONS = (Task.CHAT, Task.MESSAGES, Task.RESPONSES)
 _TASKS = {
-    RouteTask.CHAT: (*CONVERSATIONS, Task.COMPLETIONS),
+    RouteTask.CHAT: (*CONVERSATIONS, Task.COMPLETIONS, Task.COUNT_TOKENS),
     RouteTask.EMBEDDINGS: (Task.EMBEDDINGS,),
     RouteTask.MODERATIONS: (Task.MODERATIONS,),
     RouteTask.IMAGES: (Task.IMAGES,),

@@ -68,8 +68,10 @@ def estimate(body: Mapping[str, Any]) -> int:
 
 
 def likely(body: Mapping[str, Any]) -> int:
-    """About the input tokens of a request, where nobody counted them: four bytes a token."""
+    """About the input tokens of a request, where nobody counted them: four bytes a token. 0 where it has no text."""
     rest, size, messages = [body[name] for name in _PROMPT if name in body], 0, 0
+    if not rest:
+        return 0
     while rest:
         value = rest.pop()
         if isinstance(value, str):

@@ -89,11 +89,26 @@ class Grant:
     held: list[object] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart request as it came. The model's name stands in `raw` from `begin` to `end`."""
+
+    raw: bytes = field(repr=False)
+    content_type: str
+    begin: int
+    end: int
+
+    def naming(self, model: str) -> bytes:
+        """The same bytes, but for the model's name."""
+        return b"".join((self.raw[: self.begin], model.encode(), self.raw[self.end :]))
+
+
 @dataclass(slots=True)
 class Request:
     """One inference request as the caller sent it. `body` is its JSON object; nobody changes it in place.
 
-    `headers` are those an upstream gets to see.
+    Of a `form` it holds the fields, and of each file what tells it from others. `headers` are those an upstream gets
+    to see.
     """
 
     id: str
@@ -109,6 +124,7 @@ class Request:
     trace: Trace | None = None
     #: The caller's own credential for the provider, on a route that takes one.
     credential: SecretStr | None = None
+    form: Form | None = None
 
 
 class Place(Protocol):
@@ -195,7 +211,7 @@ class UpstreamRequest:
 class Answer:
     """What a provider answered, in OpenAI's wire format.
 
-    Either `body` is the whole answer, or `chunks` yields server-sent-event bytes cut
+    Either `body` is the whole answer, or `chunks` yields server-sent-event bytes (or audio) cut
     anywhere (its `aclose` leaves the upstream at once). `headers` passed the allow-list
     (content-type, retry-after). A status of 400 or more keeps the upstream's own body.
     `document` is `body` parsed, where its provider had to look into it anyway.

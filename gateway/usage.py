@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from gateway import tokens
-from gateway.dialects.registry import DIALECTS
+from gateway.dialects.plain import NOT_JSON
+from gateway.dialects.plain_tally import BytesTally
+from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
 from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
@@ -104,7 +106,7 @@ class Meter:
         if answer.chunks is None:
             self._settle_whole(call, answer)
             return answer
-        return Answer(answer.status, answer.headers, chunks=self._metered(call, answer.status, answer.chunks, rescue))
+        return Answer(answer.status, answer.headers, chunks=self._metered(call, answer, answer.chunks, rescue))
 
     def hit(self, call: Call, answer: Answer) -> Answer:
         """`answer`, which cost nothing upstream, recorded as one that cost nothing: a stream when it ends."""
@@ -135,7 +137,7 @@ class Meter:
             self._settle(call, answer.status, "upstream_error", Tokens(), estimated=False)
             return
         spoken = call.attempt.task if call.attempt else call.request.task
-        document = orjson.loads(answer.body) if answer.document is None else answer.document
+        document = _document(answer, spoken)
         counted = DIALECTS[spoken].usage(document)
         if call.request.trace is not None:
             call.request.trace.read(document)
@@ -144,9 +146,9 @@ class Meter:
         self._settle(call, answer.status, None, used, estimated=counted is None)
 
     async def _metered(
-        self, call: Call, status: int, chunks: AsyncGenerator[bytes, None], rescue: Rescue | None
+        self, call: Call, answer: Answer, chunks: AsyncGenerator[bytes, None], rescue: Rescue | None
     ) -> AsyncGenerator[bytes, None]:
-        tally = _tally(call, rescue)
+        tally, status = _tally(call, answer.headers, rescue), answer.status
         end: type[GatewayError] | GatewayError | None = GatewayError  # what it is unless an end below is reached
         try:
             while end is GatewayError:
@@ -171,18 +173,21 @@ class Meter:
                         chunks, tally = again
                         continue
                     end = error
-                    self._broke_off(call, tally, error)
-                    yield DIALECTS[call.request.task].broken_off(error)
+                    yield self._broken_off(call, tally, error)
         except (GeneratorExit, asyncio.CancelledError) as error:
             end = _cancelled_by(error)
             raise
         finally:
             self._settle_stream(call, tally, *((end.status, end.code) if end else (status, None)))
 
-    def _broke_off(self, call: Call, tally: Tally, error: UpstreamFailed) -> None:
+    def _broken_off(self, call: Call, tally: Tally, error: UpstreamFailed) -> bytes:
+        """What a caller is told whose stream broke off. Raises `error` amid bytes, which have no place for it."""
         if call.attempt is not None:
             call.attempt.end(broken=True)
         self._settle_stream(call, tally, error.status, error.code)
+        if isinstance(tally, BytesTally):
+            raise error
+        return DIALECTS[call.request.task].broken_off(error)
 
     def _settle_stream(self, call: Call, tally: Tally, status: int, code: str | None) -> None:
         if call.settled:
@@ -275,6 +280,14 @@ class Meter:
             self._tracer.record(request.trace, record)
 
 
+def _document(answer: Answer, spoken: Task) -> Mapping[str, Any]:
+    """What a whole answer says; nothing, where it is sound or plain text."""
+    if answer.document is not None:
+        return answer.document
+    document: Mapping[str, Any] = {} if spoken in NOT_JSON else orjson.loads(answer.body)
+    return document
+
+
 def _cut(call: Call, tally: Tally) -> Tokens:
     """What a stream used that was cut: it brought no usage, or the beginning of it.
 
@@ -285,11 +298,11 @@ def _cut(call: Call, tally: Tally) -> Tokens:
     return told
 
 
-def _tally(call: Call, rescue: Rescue | None) -> Tally:
+def _tally(call: Call, headers: Mapping[str, str], rescue: Rescue | None) -> Tally:
     """What reads the stream of the attempt under way, and puts it into the caller's dialect if that is another."""
     asked, spoken = call.request, call.attempt.task if call.attempt else call.request.task
     through = None if spoken is asked.task else Translator(asked.body, asked.task, spoken)
-    tally = DIALECTS[spoken].tally(asked.body, through)
+    tally = tally_of(spoken, asked.body, headers, through)
     if rescue is not None:
         rescue.watch(tally)
     return tally
@@ -318,4 +331,6 @@ def _cancelled_by(error: BaseException) -> type[GatewayError]:
 
 def _input(call: Call) -> int:
     """The likely input of a call whose provider did not count it. What limits claim is more: an upper estimate."""
+    if call.request.task is Task.COUNT_TOKENS:
+        return 0
     return call.input_estimate if call.counted else tokens.likely(call.request.body)

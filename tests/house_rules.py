@@ -64,6 +64,7 @@ DOORS = {
     "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
+    "python_multipart": ["gateway.api.*"],
     "httptools": ["gateway.providers.connection"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
@@ -76,10 +77,11 @@ DOORS = {
 }
 # Libraries that are like Python's own here: they shape data and do no IO.
 EVERYWHERE = {"orjson", "pydantic", "pydantic_core"}
-# What is imported though pyproject does not ask for it by name: it is part of what does.
+# What is imported though pyproject does not ask for it by this name: it is part of what does.
 COMES_WITH = {
     "starlette": "fastapi",
     "anyio": "fastapi",
+    "python_multipart": "python-multipart",
     "pydantic_core": "pydantic",
     "opentelemetry": "opentelemetry-sdk",
 }

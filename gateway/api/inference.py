@@ -14,12 +14,13 @@ from urllib.parse import unquote
 import orjson
 
 from gateway import limits
-from gateway.api import http
+from gateway.api import forms, http
 from gateway.api.access import Access
 from gateway.api.server_timing import server_timing
 from gateway.dialects import body as json_body
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
+from gateway.dialects.sse import EVENTS
 from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
@@ -33,7 +34,11 @@ log = logging.getLogger(__name__)
 
 _TASKS = {f"/v1/{task.value}": task for task in DIALECTS}
 #: Tasks whose answers may be streamed.
-_STREAMED = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
+_STREAMED = frozenset((*CONVERSATIONS, Task.COMPLETIONS, Task.IMAGES, Task.TRANSCRIPTIONS))
+#: Tasks whose answers are passed on as they come, asked for or not.
+_AS_THEY_COME = frozenset((Task.SPEECH,))
+#: Tasks that are asked in a multipart form.
+_FORMS = frozenset((Task.TRANSCRIPTIONS,))
 #: The caller's headers an upstream gets to see; everything else stays here.
 _PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
 _MODELS = "/v1/models"
@@ -105,10 +110,17 @@ class Inference:
         key: Key,
         marks: Marks,
     ) -> None:
-        http.need_json(headers)
+        (forms.need_form if task in _FORMS else http.need_json)(headers)
         raw = await http.read_body(receive, headers, self._max_body, self._body_timeout)
         marks.read = time.perf_counter()
-        request = _request(exchange.id, task, json_body.parse(raw), headers, marks)
+        form = None
+        if task in _FORMS:
+            # In a thread: a file's hash takes as long as a hundred calls.
+            body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
+        else:
+            body = json_body.parse(raw)
+        request = _request(exchange.id, task, body, headers, marks)
+        request.form = form
         if self._tracer is not None:
             request.trace = self._tracer.begin(
                 request.headers.get("traceparent"), request.body, marks.received, stream=request.stream
@@ -138,6 +150,7 @@ class _Exchange:
         self.left = False
         self._send = send
         self._started = False
+        self._events = True
         self._recorded = False
 
     def watch(self, receive: http.Receive) -> asyncio.Task[None]:
@@ -185,6 +198,9 @@ class _Exchange:
             log.info("%d %s, %s", error.status, error.message, self.id)
         if isinstance(error, ClientGone):
             return
+        if self._started and not self._events:
+            # No error can be told amid sound. Ended without an end, it is known to be cut.
+            return
         if self._started:
             await self._send({"type": "http.response.body", "body": self._dialect.broken_off(error)})
             return
@@ -192,6 +208,7 @@ class _Exchange:
 
     async def _begin(self, status: int, headers: Mapping[str, str]) -> None:
         # Proxies in front must neither keep a stream back nor keep it.
+        self._events = headers.get("content-type", EVENTS).lower().startswith(EVENTS)
         headers = {**headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
@@ -216,7 +233,8 @@ def _request(
         raise BadRequest("'stream' must be true or false.", param="stream")
     DIALECTS[task].check(body)
     passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
-    return Request(request_id, task, model, body, bool(stream) and task in _STREAMED, passed, headers, marks)
+    streamed = task in _AS_THEY_COME or (bool(stream) and task in _STREAMED)
+    return Request(request_id, task, model, body, streamed, passed, headers, marks)
 
 
 def _model(route: Route) -> dict[str, Any]:

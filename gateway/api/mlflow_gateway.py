@@ -55,8 +55,9 @@ def route_asked(path: str) -> str | None:
 
 def task(body: Mapping[str, Any], route_task: RouteTask) -> Task:
     """What is asked, by the shape of the body; where that says nothing, what the route is for."""
-    asked = next((task for name, task in _SHAPES.items() if name in body), None)
-    return asked or (Task.EMBEDDINGS if route_task is RouteTask.EMBEDDINGS else Task.CHAT)
+    if route_task not in _TYPES:
+        return route_task.tasks[0]
+    return next((task for name, task in _SHAPES.items() if name in body), route_task.tasks[0])
 
 
 def described(route: Route) -> dict[str, Any]:

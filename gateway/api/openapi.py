@@ -37,9 +37,11 @@ _POSTS = {
         streams=True,
     ),
     "/v1/moderations": _Post("Classify texts", "ModerationsRequest", "ModerationsAnswer"),
-    "/v1/images/generations": _Post("Make images", "ImagesRequest", "ImagesAnswer"),
+    "/v1/images/generations": _Post("Make images", "ImagesRequest", "ImagesAnswer", streams=True),
     "/v1/audio/speech": _Post("Speak a text", "SpeechRequest", None),
-    "/v1/audio/transcriptions": _Post("Write down speech", "TranscriptionsRequest", "TranscriptionsAnswer", form=True),
+    "/v1/audio/transcriptions": _Post(
+        "Write down speech", "TranscriptionsRequest", "TranscriptionsAnswer", streams=True, form=True
+    ),
     "/v1/rerank": _Post("Order documents by how well they answer a query", "RerankRequest", "RerankAnswer"),
     "/gateway/{name}/invocations": _Post(
         "Ask a route, as MLflow's deployments client does", "InvocationRequest", "ChatAnswer", streams=True

@@ -105,7 +105,9 @@ _REQUESTS: dict[str, Schema] = {
         **_SAMPLING,
     ),
     "ModerationsRequest": _call("input", input=said(either(TEXT, listed({})), "Text, or parts")),
-    "ImagesRequest": _call("prompt", prompt=TEXT, n=COUNT, size=TEXT, quality=TEXT, response_format=TEXT),
+    "ImagesRequest": _call(
+        "prompt", prompt=TEXT, n=COUNT, size=TEXT, quality=TEXT, response_format=TEXT, stream=_STREAM
+    ),
     "SpeechRequest": _call("input", input=TEXT, voice={}, response_format=TEXT, speed=NUMBER),
     "TranscriptionsRequest": _call(
         "file",
@@ -113,6 +115,7 @@ _REQUESTS: dict[str, Schema] = {
         language=TEXT,
         prompt=TEXT,
         response_format=TEXT,
+        stream=_STREAM,
         temperature=NUMBER,
     ),
     "RerankRequest": _call("query", "documents", query=TEXT, documents=listed({}), top_n=COUNT),

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.dialects import sse
-from gateway.dialects.chat_tally import ChatTally, read_usage
 from gateway.dialects.dialect import Document, Output
+from gateway.dialects.plain_tally import EventsTally, read_tokens
 from gateway.dialects.sse import Through
 from gateway.errors import BadRequest, GatewayError, to_openai
 from gateway.money import Tokens
+from gateway.routes import Task
+
+#: Tasks whose answers need not be JSON, nor their streams events: audio, or text in a form the caller chose.
+NOT_JSON = frozenset((Task.SPEECH, Task.TRANSCRIPTIONS))
+
+
+class Need(NamedTuple):
+    """A field that a request has to hold: its name, its kinds, and what these are called."""
+
+    field: str
+    kinds: tuple[type, ...]
+    called: str
 
 
 class PlainDialect:
-    """A task whose request has to hold `field`, of one of `kinds`, and whose answer has no tokens of its own."""
+    """A task whose request has to hold `needs`, and whose answer is not written in tokens we could cap."""
 
-    def __init__(self, field: str, kinds: tuple[type, ...], called: str) -> None:
-        self._field = field
-        self._kinds = kinds
-        self._called = called
+    def __init__(self, *needs: Need) -> None:
+        self._needs = needs
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Refuse what has nothing to work on (`Dialect.check`)."""
-        if not isinstance(body.get(self._field), self._kinds):
-            raise BadRequest(f"'{self._field}' must be {self._called}.", param=self._field)
+        for need in self._needs:
+            if not isinstance(body.get(need.field), need.kinds):
+                raise BadRequest(f"'{need.field}' must be {need.called}.", param=need.field)
 
     def output(self, body: Mapping[str, Any]) -> Output:
         """No tokens (`Dialect.output`)."""
@@ -35,18 +45,12 @@ class PlainDialect:
         return dict(body)
 
     def usage(self, document: Mapping[str, Any]) -> Tokens | None:
-        """OpenAI's `usage`, under either of its names for a token in (`Dialect.usage`)."""
-        usage = document.get("usage")
-        if not isinstance(usage, dict):
-            return None
-        found = read_usage(usage)
-        found.input = found.input or sse.count(usage, "input_tokens")
-        found.output = found.output or sse.count(usage, "output_tokens")
-        return found
+        """The tokens an answer states, by whichever of their names (`Dialect.usage`)."""
+        return read_tokens(document)
 
-    def tally(self, body: Mapping[str, Any], through: Through | None) -> ChatTally:
-        """Reads what streams there are as chat's (`Dialect.tally`)."""
-        return ChatTally(through)
+    def tally(self, body: Mapping[str, Any], through: Through | None) -> EventsTally:
+        """Reads events named by their `type` (`Dialect.tally`)."""
+        return EventsTally(through)
 
     def refusal(self, error: GatewayError) -> tuple[int, Mapping[str, str], bytes]:
         """OpenAI's error (`Dialect.refusal`)."""
@@ -57,4 +61,15 @@ class PlainDialect:
         return b"data: " + to_openai(error)[2] + b"\n\n"
 
 
-EMBEDDINGS = PlainDialect("input", (str, list), "a string or a list")
+_TEXTS = (str, list)
+#: Every plain task. A rerank asks as Cohere and Jina do: https://docs.cohere.com/reference/rerank
+PLAIN: Mapping[Task, PlainDialect] = {
+    Task.EMBEDDINGS: PlainDialect(Need("input", _TEXTS, "a string or a list")),
+    Task.MODERATIONS: PlainDialect(Need("input", _TEXTS, "a string or a list")),
+    Task.IMAGES: PlainDialect(Need("prompt", (str,), "a string")),
+    Task.SPEECH: PlainDialect(Need("input", (str,), "a string")),
+    Task.TRANSCRIPTIONS: PlainDialect(Need("file", (dict,), "a file: a part with a `filename`")),
+    Task.RERANK: PlainDialect(
+        Need("query", (str, dict), "a string or an object"), Need("documents", (list,), "a list")
+    ),
+}

@@ -11,6 +11,8 @@ from gateway.dialects import lenient
 from gateway.errors import UpstreamFailed
 from gateway.money import Tokens
 
+#: The content type of a stream of events.
+EVENTS = "text/event-stream"
 #: One event larger than this is an upstream gone wrong.
 MAX_EVENT = 16 * 1024 * 1024
 # No answer has more tokens. A provider that says so must not overflow a column, or the sum of one.

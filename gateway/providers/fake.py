@@ -26,13 +26,14 @@ from typing import Any
 import orjson
 
 from gateway.errors import UpstreamFailed
+from gateway.providers import fake_tasks
 from gateway.providers.fake_answers import Malformed, Reply, embeddings, reply_to
 from gateway.providers.fake_script import FakeScript, FakeStep
 from gateway.providers.http import checked
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
-_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS))
+_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS, *fake_tasks.TASKS))
 _ECHO = FakeStep.model_validate({})
 _JSON = {"content-type": "application/json"}
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -51,7 +52,7 @@ class FakeProvider:
         self._calls = itertools.count()
 
     def speaks(self, task: Task, model: str) -> bool:
-        """Chat, completions and embeddings (`Provider.speaks`)."""
+        """Chat, completions, and every task that is no conversation (`Provider.speaks`)."""
         return task in _SPOKEN
 
     def prefill(self, model: str) -> Mapping[str, Any] | None:
@@ -81,6 +82,8 @@ class FakeProvider:
         if fixed is not None:
             return fixed
         try:
+            if request.task in fake_tasks.TASKS:
+                return await _told(fake_tasks.told(request), step, stream=request.stream)
             if request.task is Task.EMBEDDINGS:
                 return await _whole(embeddings(request, step), step)
             reply = reply_to(request, step, f"fake-{number}")
@@ -171,3 +174,20 @@ def _error(status: int, message: str, kind: str, code: str | None, retry_after: 
         headers["retry-after"] = f"{retry_after:g}"
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return Answer(status, headers, orjson.dumps(body))
+
+
+async def _told(told: fake_tasks.Told, step: FakeStep, *, stream: bool) -> Answer:
+    """An answer that is no conversation, whole or in its pieces, slowed or broken off as the step says."""
+    if stream:
+        return Answer(200, {"content-type": told.kind}, chunks=_pieces(told.pieces, step))
+    answer = await _whole({}, step)
+    body = answer.body if step.garbage else b"".join(told.pieces)
+    return Answer(200, {"content-type": told.kind}, body)
+
+
+async def _pieces(pieces: list[bytes], step: FakeStep) -> AsyncGenerator[bytes, None]:
+    for sent, piece in enumerate(pieces):
+        await _disturb(step, sent)
+        yield piece
+    # A step that says more pieces than there are breaks off before the end all the same.
+    await _disturb(step, max(len(pieces), step.cut or 0, step.stall or 0))

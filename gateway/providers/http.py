@@ -12,15 +12,14 @@ from pydantic import SecretStr
 
 from gateway.config_secrets import names_secret
 from gateway.dialects import lenient
+from gateway.dialects.plain import NOT_JSON
+from gateway.dialects.sse import EVENTS
 from gateway.errors import UpstreamFailed, to_openai
 from gateway.providers.credentials import Credentials
 from gateway.providers.rows import AUTH, Row
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
-
-#: Tasks whose answer may be anything: audio, or text in a format the caller chose.
-_NOT_JSON = (Task.SPEECH, Task.TRANSCRIPTIONS)
 
 
 class HttpProvider:
@@ -142,7 +141,7 @@ async def checked(answer: Answer, provider: str, task: Task) -> Answer:
     document = _object(answer.body)
     if document is not None:
         answer.document = document
-    elif task not in _NOT_JSON or not answer.body:
+    elif task not in NOT_JSON or not answer.body:
         raise UpstreamFailed(f"Provider '{provider}' answered with {kind}, not with a JSON object.")
     return answer
 
@@ -153,7 +152,7 @@ def _not_an_answer(answer: Answer, kind: str, task: Task) -> str | None:
         return f"with status {answer.status}, which HTTP does not have"
     if 300 <= answer.status < 400:
         return "with a redirect, which is not followed"
-    if answer.chunks is not None and kind.lower() != "text/event-stream" and task not in _NOT_JSON:
+    if answer.chunks is not None and kind.lower() != EVENTS and task not in NOT_JSON:
         return f"a stream with {kind}, not with events"
     return None
 
@@ -201,7 +200,7 @@ def _worded(answer: Answer, provider: str, task: Task, document: dict[str, Any] 
 
 def _told(answer: Answer, task: Task, message: str, code: str | None) -> Answer:
     _, headers, body = to_openai(UpstreamFailed(message, code=code))
-    if task is Task.MESSAGES:
+    if task in (Task.MESSAGES, Task.COUNT_TOKENS):
         body = b'{"type":"error",' + body[1:]
     kept = {"retry-after": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
     return Answer(answer.status, {**headers, **kept}, body)

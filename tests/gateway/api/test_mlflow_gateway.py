@@ -42,6 +42,8 @@ def test_the_route_of_a_path(path: str, name: str | None) -> None:
         ({"input": "x"}, RouteTask.CHAT, Task.EMBEDDINGS),
         ({}, RouteTask.CHAT, Task.CHAT),
         ({}, RouteTask.EMBEDDINGS, Task.EMBEDDINGS),
+        ({"input": "x"}, RouteTask.MODERATIONS, Task.MODERATIONS),
+        ({"prompt": "x"}, RouteTask.IMAGES, Task.IMAGES),
     ],
 )
 def test_what_a_body_asks(body: dict[str, Any], kind: RouteTask, task: Task) -> None:

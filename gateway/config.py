@@ -104,7 +104,7 @@ def _provider(name: str, model: _ProviderModel, folder: Path) -> ProviderSpec:
     elif isinstance(model, LiteLLMProvider):
         options = dict(model.options)
     elif isinstance(model, FakeProvider):
-        options = model.model_dump(include={"script", "cycle", "prefill"}, exclude_unset=True)
+        options = model.model_dump(include={"script", "cycle", "prefill", "dialects"}, exclude_unset=True)
     row, bundle = find(model.type), getattr(model, "ca_bundle", None)
     return ProviderSpec(
         name=name,

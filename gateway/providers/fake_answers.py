@@ -39,6 +39,8 @@ class Reply:
     finish_reasons: list[str]
     usage: dict[str, Any] | None
     include_usage: bool
+    #: Whether a stream begins with the count of what was read, as Anthropic's do.
+    counts_first: bool = False
 
     def whole(self) -> dict[str, Any]:
         """The answer as one object."""
@@ -59,7 +61,7 @@ class Reply:
                 # The role travels with the first text, so that a script's `cut: 2` means two pieces of text.
                 delta = {"role": "assistant", **piece} if number == 0 else piece
                 said: Document = {"delta": delta} if self.chat else {"text": piece["content"]}
-                yield self._chunk([{"index": index, **said, **rest}])
+                yield self._chunk([{"index": index, **said, **rest}], self._read() if number == 0 else None)
 
     def ending(self) -> Iterator[Document]:
         """The chunks after them: why each choice ends, and usage if asked for."""
@@ -69,6 +71,9 @@ class Reply:
             yield self._chunk([{"index": index, **rest, "logprobs": None, "finish_reason": reason}])
         if self.include_usage and self.usage is not None:
             yield self._chunk([], self.usage)
+
+    def _read(self) -> dict[str, Any] | None:
+        return {**self.usage, "completion_tokens": 0} if self.usage and self.counts_first else None
 
     def _chunk(self, choices: list[Document], usage: dict[str, Any] | None = None) -> Document:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
@@ -127,6 +132,7 @@ def reply_to(body: Mapping[str, Any], request: UpstreamRequest, step: FakeStep, 
         finish_reasons=reasons,
         usage=_usage(step, sum(_tokens(everything) for _, everything in prompts), sum(map(len, choices)), reasoned),
         include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+        counts_first=request.task is Task.MESSAGES,
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.services.callers import Caller, calling
+from tests.services.gateway import usage_of
 from tests.services.promptyard import Server
 
 SPOKEN = ("chat", "messages", "responses")
@@ -35,6 +36,9 @@ STEPS: Mapping[str, Mapping[str, Any]] = {
     "cut": {"chunks": PIECES, "cut": 2},
     "stall": {"stall": 0},
     "count": {"chunks": PIECES},
+    "uncounted": {"chunks": PIECES, "cut": 2, "no_usage": True},
+    "cut-thought": {"reasoning": "Let me see.", "chunks": PIECES, "cut": 4},
+    "cut-tools": {"answer": "Look:", "tool_calls": [{"name": "weather"}, {"name": "weather"}], "cut": 2},
     **{f"cut{after}": {"chunks": PIECES, "cut": after} for after in (1, 2, 3, 4)},
 }
 #: Where there is another deployment to ask: none of them rests.
@@ -51,10 +55,16 @@ def configuration() -> str:
         f"{spoken}-{name}": {"type": "fake", "dialects": [spoken], "script": [step]}
         for spoken, (name, step) in product(SPOKEN, STEPS.items())
     }
+    for spoken in SPOKEN:  # goes on after "One two,"
+        rest = {"chunks": [" three ", "four."]}
+        providers[f"{spoken}-rest"] = {"type": "fake", "dialects": [spoken], "script": [rest], "prefill": True}
     routes = {f"{spoken}-{name}": route((spoken, name)) for spoken, name in product(SPOKEN, STEPS)}
     for spoken, other in product(SPOKEN, SPOKEN):
         for after in (1, 2, 3, 4):
             routes[f"rescue-{spoken}-{other}-{after}"] = route((spoken, f"cut{after}"), (other, "count"), rescue=True)
+        routes[f"begun-{spoken}-{other}"] = route((spoken, "cut2"), (other, "rest"), rescue=True)
+        for broken in ("cut-thought", "cut-tools"):
+            routes[f"{broken}-{spoken}-{other}"] = route((spoken, broken), (other, "count"), rescue=True)
         routes[f"late-{spoken}-{other}"] = route(
             (spoken, "stall"), (other, "echo"), timeouts={"first_token": 0.8, "total": 0.8}
         )
@@ -191,8 +201,38 @@ def test_a_stream_cut_at_any_chunk_goes_on_elsewhere(caller: Caller, upstream: s
     pieces = caller.pieces(model)
     assert "".join(pieces[:-1]) == "".join(PIECES)
     assert pieces[-1] == f"[{ENDED[dialect(caller)]}]"
-    told = caller.ask(model, stream=True)
+
+
+@every_upstream
+@pytest.mark.parametrize("other", SPOKEN)
+def test_who_takes_a_beginning_goes_on_from_it(caller: Caller, upstream: str, other: str) -> None:
+    if dialect(caller) == upstream == "responses":
+        return
+    told = caller.ask(f"begun-{upstream}-{other}", stream=True)
     assert (told.text, told.reason) == ("".join(PIECES), ENDED[dialect(caller)])
+
+
+@every_upstream
+@pytest.mark.parametrize("broken", ["cut-thought", "cut-tools"])
+def test_what_is_more_than_text_is_never_gone_on_with(caller: Caller, upstream: str, broken: str) -> None:
+    for other in SPOKEN:
+        with pytest.raises((openai.APIError, anthropic.APIError), match="broke"):
+            caller.ask(f"{broken}-{upstream}-{other}", stream=True)
+
+
+@every_upstream
+@pytest.mark.parametrize("path", ["chat/completions", "messages", "responses"])
+def test_what_a_cut_stream_has_read_is_recorded(served: Server, upstream: str, path: str) -> None:
+    said = [{"role": "user", "content": "one two three four five"}]
+    for step in ("cut", "uncounted"):
+        asked = {"model": f"{upstream}-{step}", "messages": said, "input": said, "stream": True, "max_tokens": 9}
+        asked.pop("input" if path != "responses" else "messages")
+        asked.pop("max_tokens" if path == "responses" else "-", None)
+        with served.client() as http:
+            record = usage_of(served, http.post(f"/v1/{path}", json=asked))
+        assert (record["status"], record["estimated"]) == (502, True)
+        assert record["input_tokens"] >= 3
+        assert record["output_tokens"] >= 2
 
 
 def test_one_that_is_silent_is_left_for_the_next(callers: dict[str, Caller]) -> None:

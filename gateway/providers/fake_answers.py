@@ -73,7 +73,9 @@ class Reply:
             yield self._chunk([], self.usage)
 
     def _read(self) -> dict[str, Any] | None:
-        return {**self.usage, "completion_tokens": 0} if self.usage and self.counts_first else None
+        if self.usage is None or not self.counts_first:
+            return None
+        return {**self.usage, "completion_tokens": 0, "completion_tokens_details": {}}
 
     def _chunk(self, choices: list[Document], usage: dict[str, Any] | None = None) -> Document:
         kind = "chat.completion.chunk" if self.chat else "text_completion"

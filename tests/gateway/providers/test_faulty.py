@@ -17,6 +17,8 @@ from gateway.routes import Cooldown, Deployment, Fault, Limits, ProviderSpec, Re
 from gateway.types import Answer, UpstreamRequest
 from tests.gateway.providers.test_fake_dialects import ASKED, chunks, received, said
 from tests.gateway.test_fallback import Bench, Recorder, journalled  # noqa: F401 - a fixture
+from tests.gateway.test_rescue import finishes, streamed
+from tests.gateway.test_rescue import said as told
 
 TASKS = list(ASKED)
 WORDS = {"chunks": ["One ", "two, ", "three."], "reasoning": None}
@@ -147,3 +149,11 @@ async def test_timeouts_act_on_it_and_say_why(streamed: bool) -> None:
     made = bench(Fault(stall=1), Recorder("a"))
     with pytest.raises(UpstreamTimeout, match=r"within 0.1 s, injected by this route's fault\.$"):
         await made.send(await made.admit(streamed=streamed))
+
+
+async def test_rescues_act_on_it() -> None:
+    fault = next(one for seed in range(99) if names(one := Fault(seed, cut=0.5, cut_after=2), 2) == [("cut",), ()])
+    made = bench(fault, Recorder("a", WORDS), Recorder("b", WORDS), rescue=True)
+    events = await streamed(made)
+    assert told(events) == "One two, three."
+    assert finishes(events) == ["stop"]

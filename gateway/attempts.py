@@ -13,6 +13,7 @@ from gateway.dialects.dialect import Losses
 from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
 from gateway.health import Condition
+from gateway.providers.faulty import Drawn
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
@@ -60,7 +61,7 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     one.place = _Place(condition, _cooldown(route))
     told = False
     try:
-        outcome = await _outcome(router.provider(one.deployment), call, route, one)
+        outcome = await _outcome(router, call, route, one)
         failure = _judged(route, one.deployment, outcome)
         if failure is None or failure.too_long:
             condition.answered(time.perf_counter() - one.started)
@@ -105,11 +106,12 @@ def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
         one.span.end(None, outcome.code)
 
 
-async def _outcome(provider: Provider, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
+async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
     one.started = time.perf_counter()
+    provider = router.provider(one.deployment)
     try:
         one.task = _dialect(provider, call, one.deployment)
-        answer = await _answered(provider, call, route, one)
+        answer = await _answered(provider, router.fault(route), call, route, one)
         now = time.perf_counter()
         one.first_token = now - call.started
         if one.span is not None:
@@ -172,7 +174,7 @@ def _dialect(provider: Provider, call: Call, deployment: Deployment) -> Task:
     )
 
 
-async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) -> Answer:
+async def _answered(provider: Provider, fault: Drawn | None, call: Call, route: Route, one: Attempt) -> Answer:
     timeouts, stream = route.timeouts, call.request.stream
     patience = timeouts.first_token if stream else timeouts.whole
     if timeouts.total is not None:
@@ -181,14 +183,15 @@ async def _answered(provider: Provider, call: Call, route: Route, one: Attempt) 
     deadline = None if timeouts.total is None else asyncio.get_running_loop().time() + timeouts.total
     try:
         with Within(patience):
-            answer = await provider.send(request)
+            answer = await (provider.send(request) if fault is None else fault.send(provider, request))
             if answer.chunks is not None:
                 heard = tally_of(one.task, call.request.body, answer.headers)
                 answer = await begun(answer, heard, timeouts, deadline)
             return answer
     except TimeoutError:
         raise UpstreamTimeout(
-            f"Provider '{provider.name}' did not {'begin to ' if stream else ''}answer within {patience:g} s."
+            f"Provider '{provider.name}' did not {'begin to ' if stream else ''}answer within {patience:g} s"
+            f"{fault.said if fault else ''}."
         ) from None
     finally:
         call.request.marks.upstream += time.perf_counter() - sent

@@ -17,7 +17,7 @@ from gateway.config_model import (
     HttpProvider,
     LiteLLMProvider,
 )
-from gateway.config_routes import DeploymentModel, RouteModel
+from gateway.config_routes import DeploymentModel, FaultModel, RouteModel
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
 from gateway.providers.rows import find
@@ -26,6 +26,7 @@ from gateway.routes import (
     Config,
     Cooldown,
     Deployment,
+    Fault,
     Limits,
     ProviderSpec,
     Queue,
@@ -104,7 +105,7 @@ def _provider(name: str, model: _ProviderModel, folder: Path) -> ProviderSpec:
     elif isinstance(model, LiteLLMProvider):
         options = dict(model.options)
     elif isinstance(model, FakeProvider):
-        options = model.model_dump(include={"script", "cycle", "prefill"}, exclude_unset=True)
+        options = model.model_dump(include={"script", "cycle", "prefill", "dialects"}, exclude_unset=True)
     row, bundle = find(model.type), getattr(model, "ca_bundle", None)
     return ProviderSpec(
         name=name,
@@ -144,9 +145,24 @@ def _route(name: str, model: RouteModel) -> Route:
         hedge=model.hedge.after if model.hedge else None,
         limits=Limits(**model.limits.model_dump()),
         timeouts=Timeouts(**model.timeouts.model_dump()),
+        fault=_fault(model.fault) if model.fault else None,
         max_output_tokens=model.max_output_tokens,
         drops_unsupported=model.unsupported == "drop",
         byok=model.byok,
         shadow=Shadow(**model.shadow.model_dump()) if model.shadow else None,
         cache=CachePolicy(**model.cache.model_dump()) if model.cache else None,
     )
+
+
+def _fault(model: FaultModel) -> Fault:
+    error, stall, cut, slow = model.error, model.stall, model.cut, model.slow
+    said: dict[str, Any] = {"seed": model.seed}
+    if error:
+        said |= {"error": error.rate, "status": error.status, "retry_after": error.retry_after}
+    if stall:
+        said |= {"stall": stall.rate, "stall_after": stall.after}
+    if cut:
+        said |= {"cut": cut.rate, "cut_after": cut.after}
+    if slow:
+        said |= {"slow": slow.rate, "pause": slow.seconds}
+    return Fault(**said)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, WithJsonSchem
 
 from gateway import strict
 from gateway.config_routes import RouteModel
-from gateway.providers.fake_script import FakeStep
+from gateway.providers.fake_script import FakeDialect, FakeStep
 from gateway.providers.rows import rows
 from gateway.routes import Task
 from gateway.strict import Strict
@@ -219,6 +219,11 @@ class FakeProvider(Strict):
     )
     cycle: bool = Field(False, description="After the last step begin again; false repeats the last step")
     prefill: bool = Field(False, description="Whether it goes on where an assistant's last message ends")
+    dialects: Annotated[list[FakeDialect], Field(min_length=1)] | None = Field(
+        None,
+        description="What it speaks; all, where not written. Any other is translated into one of them",
+        examples=["[messages]"],
+    )
 
 
 AnyProvider = Annotated[

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway import strict
 from gateway.strict import Strict
@@ -68,6 +68,53 @@ class HedgeModel(Strict):
     """A second try beside the first, for whoever answers sooner."""
 
     after: float = Field(gt=0, le=600, description="Seconds without a first token before it starts", examples=["0.8"])
+
+
+class _SometimesModel(Strict):
+    rate: float = Field(1.0, ge=0, le=1, description="Share of the attempts it happens to", examples=["0.2"])
+
+
+class FaultErrorModel(_SometimesModel):
+    """An error instead of an answer, without asking the upstream."""
+
+    status: int = Field(503, ge=400, le=599, description="HTTP status", examples=["429"])
+    retry_after: float | None = Field(
+        None, ge=0, le=86400, description="Seconds for the Retry-After header", examples=["1"]
+    )
+
+
+class FaultEndModel(_SometimesModel):
+    """An answer that does not come to its end."""
+
+    after: int = Field(
+        0, ge=0, le=10**6, description="Pieces of a stream that come before; 0 is before its first", examples=["3"]
+    )
+
+
+class FaultSlowModel(_SometimesModel):
+    """An answer that comes slowly."""
+
+    seconds: float = Field(
+        gt=0, le=3600, description="Seconds before each piece; of a whole answer, for each token", examples=["0.05"]
+    )
+
+
+class FaultModel(Strict):
+    """Faults to inject, as if the upstream had them. For tests: such a route is unfit for anything else."""
+
+    seed: int = Field(0, description="The same seed has the same faults at the same attempts", examples=["7"])
+    error: FaultErrorModel | None = Field(
+        None, description="Answer with an error", examples=["{rate: 0.2, status: 429, retry_after: 1}"]
+    )
+    stall: FaultEndModel | None = Field(None, description="Fall silent for ever", examples=["{rate: 0.05}"])
+    cut: FaultEndModel | None = Field(None, description="Break the connection", examples=["{rate: 0.1, after: 3}"])
+    slow: FaultSlowModel | None = Field(None, description="Slow the tokens down", examples=["{seconds: 0.05}"])
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not (self.error or self.stall or self.cut or self.slow):
+            raise strict.refusal("says no fault. Write one of error, stall, cut and slow, or remove it.")
+        return self
 
 
 class DeploymentModel(Strict):
@@ -166,4 +213,9 @@ class RouteModel(Strict):
     )
     shadow: ShadowModel | None = Field(
         None, description="Copy calls to another route beside this one", examples=["{route: candidate, percent: 5}"]
+    )
+    fault: FaultModel | None = Field(
+        None,
+        description="Faults to inject, for tests of what calls this route",
+        examples=["{seed: 7, error: {rate: 0.2, status: 429}}"],
     )

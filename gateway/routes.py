@@ -120,6 +120,25 @@ class Shadow:
     percent: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong on purpose with a route's attempts. `error`, `stall`, `cut` and `slow` are shares of them.
+
+    `stall_after` and `cut_after` count pieces of a stream; `pause` and `retry_after` are seconds.
+    """
+
+    seed: int = 0
+    error: float = 0.0
+    status: int = 503
+    retry_after: float | None = None
+    stall: float = 0.0
+    stall_after: int = 0
+    cut: float = 0.0
+    cut_after: int = 0
+    slow: float = 0.0
+    pause: float = 0.0
+
+
 class Strategy(StrEnum):
     """Which of a route's deployments is asked first."""
 
@@ -206,6 +225,7 @@ class Route:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_output_tokens: int | None = None
+    fault: Fault | None = None
     #: Whether what a deployment's dialect cannot say is dropped (and named) rather than refused.
     drops_unsupported: bool = False
     #: Whether a caller may bring a credential of its own for the provider; ours is then not sent.

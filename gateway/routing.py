@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gateway.errors import Forbidden, UnknownModel
 from gateway.health import Health
+from gateway.providers.faulty import Drawn, Faults
 from gateway.routes import Config, Deployment, Route, Strategy
 from gateway.types import Call, Key, Provider
 
@@ -23,6 +24,7 @@ class Router:
         self._routes = config.routes
         self._providers = providers
         self.health = health
+        self._faults = {name: Faults(route, route.fault) for name, route in config.routes.items() if route.fault}
 
     def find(self, name: str, key: Key) -> Route:
         """The route called `name`. Raises `UnknownModel`, which names what `key` may call, or `Forbidden`."""
@@ -57,6 +59,10 @@ class Router:
     def provider(self, deployment: Deployment) -> Provider:
         """Who serves `deployment`."""
         return self._providers[deployment.provider]
+
+    def fault(self, route: Route) -> Drawn | None:
+        """What is made to go wrong with the next attempt of a `route` that injects faults."""
+        return self._faults[route.name].next() if route.fault else None
 
     def _weighted(self, deployments: Iterable[Deployment]) -> list[Deployment]:
         # Efraimidis and Spirakis: sorting by an exponential of the weight draws in proportion to it.

@@ -76,6 +76,9 @@ class Application:
 
     def _data_plane(self) -> Inference:
         settings = self._settings
+        for route in self._config.routes.values():
+            if route.fault:
+                log.warning("Route '%s' injects faults on purpose. Remove its 'fault' before users call it", route.name)
         prices = PriceTable.load(settings.config.parent, environment.price_map_file())
         router = Router(prices.priced(self._config), self._providers, Health())
         limiter = Limiter(self._counters)

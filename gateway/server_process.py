@@ -110,6 +110,9 @@ def banner(settings: Settings, config: Config, version: str, base_url: str) -> s
     ]
     if settings.admin_key is None:
         lines += ["  No admin key is set: only this machine is served, and no key is needed.", ""]
+    faulty = [route.name for route in config.routes.values() if route.fault]
+    if faulty:
+        lines += [f"  FAULTS    injected on purpose: {', '.join(faulty)}", ""]
     if chat is not None:
         body = json.dumps({"model": chat, "messages": [{"role": "user", "content": "Say hello."}]})
         url = shlex.quote(f"{base_url}/v1/chat/completions")

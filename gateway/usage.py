@@ -291,9 +291,11 @@ def _document(answer: Answer, spoken: Task) -> Mapping[str, Any]:
 def _cut(call: Call, tally: Tally) -> Tokens:
     """What a stream used that was cut: it brought no usage, or the beginning of it.
 
-    Each piece is a token or more, of four bytes or so.
+    Each piece is a token or more, of four bytes or so. Whoever translates another's stream into Anthropic's (as we do)
+    begins with an input of none, for want of knowing.
     """
-    told = tally.usage or Tokens(input=_input(call))
+    told = tally.usage or Tokens()
+    told.input = told.input or _input(call)
     told.output = max(told.output, tally.pieces, len(tally.text) // 4)
     return told
 

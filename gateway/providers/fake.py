@@ -1,7 +1,7 @@
 """A provider without a model: it answers at once, or as a script says. For tests, ours and our users'.
 
-Unscripted it echoes: the same request always gets the same answer, in OpenAI's shapes. A script makes it slow,
-wrong or absent, one step a call:
+It speaks every dialect there is, or those it is told to. Unscripted it echoes: the same request always gets the same
+answer. A script makes it slow, wrong or absent, one step a call:
 
     providers:
       flaky:
@@ -25,7 +25,10 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import UpstreamFailed
+from gateway.dialects import translation
+from gateway.dialects.dialect import Encoder, Losses
+from gateway.dialects.registry import CONVERSATIONS
+from gateway.errors import BadRequest, UpstreamFailed
 from gateway.providers import fake_tasks
 from gateway.providers.fake_answers import Malformed, Reply, embeddings, reply_to
 from gateway.providers.fake_script import FakeScript, FakeStep
@@ -33,7 +36,13 @@ from gateway.providers.http import checked
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
-_SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS, *fake_tasks.TASKS))
+_DIALECTS = {
+    "chat": Task.CHAT,
+    "completions": Task.COMPLETIONS,
+    "embeddings": Task.EMBEDDINGS,
+    "messages": Task.MESSAGES,
+    "responses": Task.RESPONSES,
+}
 _ECHO = FakeStep.model_validate({})
 _JSON = {"content-type": "application/json"}
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -49,11 +58,12 @@ class FakeProvider:
         self._steps = script.script or [_ECHO]
         self._cycle = script.cycle
         self._prefill = script.prefill
+        self._spoken = frozenset(_DIALECTS[name] for name in script.dialects or _DIALECTS)
         self._calls = itertools.count()
 
     def speaks(self, task: Task, model: str) -> bool:
-        """Chat, completions, and every task that is no conversation (`Provider.speaks`)."""
-        return task in _SPOKEN
+        """Every task, of a conversation the dialects its configuration names (`Provider.speaks`)."""
+        return task in self._spoken or task in fake_tasks.TASKS
 
     def prefill(self, model: str) -> Mapping[str, Any] | None:
         """As its configuration says (`Provider.prefill`)."""
@@ -86,12 +96,22 @@ class FakeProvider:
                 return await _told(fake_tasks.told(request), step, stream=request.stream)
             if request.task is Task.EMBEDDINGS:
                 return await _whole(embeddings(request, step), step)
-            reply = reply_to(request, step, f"fake-{number}")
-        except Malformed as error:
-            return _error(400, str(error), "invalid_request_error", "invalid_request")
+            reply = _reply(request, step, f"fake-{number}")
+        except (Malformed, BadRequest) as error:
+            return _error(request.task, 400, str(error), "invalid_request_error", "invalid_request")
+        spoken = CONVERSATIONS.get(request.task, CONVERSATIONS[Task.CHAT])
         if request.stream:
-            return Answer(200, dict(_SSE), chunks=_stream(reply, step))
-        return await _whole(reply.whole(), step)
+            return Answer(200, dict(_SSE), chunks=_stream(reply, step, spoken.encoder(request.document)))
+        return await _whole(spoken.answer_from_chat(reply.whole(), request.document), step)
+
+
+def _reply(request: UpstreamRequest, step: FakeStep, number: str) -> Reply:
+    """What the step answers to `request`, thought of as chat. Raises `Malformed` or `BadRequest`."""
+    if request.task in (Task.CHAT, Task.COMPLETIONS):
+        return reply_to(request.document, request, step, number)
+    body = CONVERSATIONS[request.task].to_chat(request.document, Losses(drop=True))
+    # Those other dialects say their usage unasked.
+    return reply_to({**body, "stream_options": {"include_usage": True}}, request, step, number)
 
 
 async def _whole(body: dict[str, Any], step: FakeStep) -> Answer:
@@ -104,15 +124,15 @@ async def _whole(body: dict[str, Any], step: FakeStep) -> Answer:
     return Answer(200, dict(_JSON), raw[: len(raw) // 2] if step.garbage else raw)
 
 
-async def _stream(reply: Reply, step: FakeStep) -> AsyncGenerator[bytes, None]:
+async def _stream(reply: Reply, step: FakeStep, encoder: Encoder) -> AsyncGenerator[bytes, None]:
     """The events of `reply`, broken off, slowed or cut up as the step says."""
     sent = 0
     ends = step.truncate if step.truncate is not None else math.inf
-    for event in reply.pieces():
+    for chunk in reply.pieces():
         if sent >= ends:
             return
         await _disturb(step, sent)
-        for part in _split(event, step.split):
+        for part in _split(encoder.feed(chunk), step.split):
             yield part
         sent += 1
     await _disturb(step, sent)
@@ -121,11 +141,12 @@ async def _stream(reply: Reply, step: FakeStep) -> AsyncGenerator[bytes, None]:
         await _disturb(step, max(step.cut or 0, step.stall or 0))
     if step.truncate is not None:
         return
-    for event in reply.ending():
+    ending = [*map(encoder.feed, reply.ending()), encoder.end()]
+    for events in filter(None, ending):
         if step.garbage:
-            yield event[: len(event) // 2]
+            yield events[: events.index(b"\n\n") // 2]
             return
-        for part in _split(event, step.split):
+        for part in _split(events, step.split):
             yield part
 
 
@@ -139,19 +160,16 @@ async def _disturb(step: FakeStep, sent: int) -> None:
         await asyncio.sleep(step.pause)
 
 
-def _split(event: bytes, size: int | None) -> Iterator[bytes]:
-    if size is None:
-        yield event
-        return
-    for start in range(0, len(event), size):
-        yield event[start : start + size]
+def _split(events: bytes, size: int | None) -> Iterator[bytes]:
+    for start in range(0, len(events), size or len(events)):
+        yield events[start : start + (size or len(events))]
 
 
 def _fixed(step: FakeStep, request: UpstreamRequest) -> Answer | None:
     """The answer of a step that does not look at the request."""
     if step.error is not None:
         wrong = step.error
-        return _error(wrong.status, wrong.message, wrong.type, wrong.code, wrong.retry_after)
+        return _error(request.task, wrong.status, wrong.message, wrong.type, wrong.code, wrong.retry_after)
     if step.html:
         return Answer(503, {"content-type": "text/html; charset=utf-8"}, _HTML)
     if step.raw is None:
@@ -168,12 +186,14 @@ async def _raw(body: bytes, size: int | None) -> AsyncGenerator[bytes, None]:
         yield part
 
 
-def _error(status: int, message: str, kind: str, code: str | None, retry_after: float | None = None) -> Answer:
+def _error(
+    task: Task, status: int, message: str, kind: str, code: str | None, retry_after: float | None = None
+) -> Answer:
     headers = dict(_JSON)
     if retry_after is not None:
         headers["retry-after"] = f"{retry_after:g}"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return Answer(status, headers, orjson.dumps(body))
+    error = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return Answer(status, headers, translation.refused(error, task, Task.CHAT, status))
 
 
 async def _told(told: fake_tasks.Told, step: FakeStep, *, stream: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""A fake provider's answers in OpenAI's shapes: pure functions of a request and a step."""
+"""A fake provider's answers, as chat says them: pure functions of a request and a step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from gateway.dialects.dialect import Document
+from gateway.providers.fake_schema import least
 from gateway.providers.fake_script import FakeStep
 from gateway.routes import Task
 from gateway.types import UpstreamRequest
@@ -29,86 +31,98 @@ class Malformed(Exception):
 
 @dataclass(slots=True)
 class Reply:
-    """An answer before it takes its wire form: for each choice, its pieces."""
+    """An answer before it takes its wire form: for each choice, the deltas it comes in."""
 
     chat: bool
     head: dict[str, Any]
-    choices: list[list[str]]
-    tool: dict[str, Any] | None
+    choices: list[list[Document]]
     finish_reasons: list[str]
     usage: dict[str, Any] | None
     include_usage: bool
+    #: Whether a stream begins with the count of what was read, as Anthropic's do.
+    counts_first: bool = False
 
     def whole(self) -> dict[str, Any]:
         """The answer as one object."""
         choices = []
         for index, pieces in enumerate(self.choices):
             choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": self.finish_reasons[index]}
-            text = "".join(pieces)
-            if not self.chat:
-                choice["text"] = text
-            elif self.tool is None:
-                choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-            else:
-                call = {**self.tool, "function": {**self.tool["function"], "arguments": text}}
-                choice["message"] = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
-            choices.append(choice)
+            said = {"message": _message(pieces)} if self.chat else {"text": _joined(pieces, "content")}
+            choices.append({**choice, **said})
         kind = "chat.completion" if self.chat else "text_completion"
         whole = {**self.head, "object": kind, "choices": choices}
         return whole if self.usage is None else {**whole, "usage": self.usage}
 
-    def pieces(self) -> Iterator[bytes]:
-        """The events that carry text, choice by choice."""
+    def pieces(self) -> Iterator[Document]:
+        """The chunks that say something, choice by choice."""
         for index, pieces in enumerate(self.choices):
             for number, piece in enumerate(pieces):
-                yield self._event([{"index": index, **self._piece(piece, number == 0)}])
+                rest = {"logprobs": None, "finish_reason": None}
+                # The role travels with the first text, so that a script's `cut: 2` means two pieces of text.
+                delta = {"role": "assistant", **piece} if number == 0 else piece
+                said: Document = {"delta": delta} if self.chat else {"text": piece["content"]}
+                yield self._chunk([{"index": index, **said, **rest}], self._read() if number == 0 else None)
 
-    def ending(self) -> Iterator[bytes]:
-        """The events after the text: why each choice ends, usage if asked for, and `[DONE]`."""
+    def ending(self) -> Iterator[Document]:
+        """The chunks after them: why each choice ends, and usage if asked for."""
         for index, reason in enumerate(self.finish_reasons):
             empty = {} if self.choices[index] else {"role": "assistant", "content": ""}
             rest: dict[str, Any] = {"delta": empty} if self.chat else {"text": ""}
-            yield self._event([{"index": index, **rest, "logprobs": None, "finish_reason": reason}])
+            yield self._chunk([{"index": index, **rest, "logprobs": None, "finish_reason": reason}])
         if self.include_usage and self.usage is not None:
-            yield self._event([], self.usage)
-        yield b"data: [DONE]\n\n"
+            yield self._chunk([], self.usage)
 
-    def _piece(self, piece: str, first: bool) -> dict[str, Any]:
-        rest = {"logprobs": None, "finish_reason": None}
-        if not self.chat:
-            return {"text": piece, **rest}
-        # The role travels with the first text, so that a script's `cut: 2` means two pieces of text.
-        delta: dict[str, Any] = {"role": "assistant"} if first else {}
-        if self.tool is None:
-            return {"delta": {**delta, "content": piece}, **rest}
-        call: dict[str, Any] = {"index": 0, "function": {"arguments": piece}}
-        if first:
-            call = {"index": 0, **self.tool, "function": {**self.tool["function"], "arguments": piece}}
-        return {"delta": {**delta, "tool_calls": [call]}, **rest}
+    def _read(self) -> dict[str, Any] | None:
+        if self.usage is None or not self.counts_first:
+            return None
+        return {**self.usage, "completion_tokens": 0, "completion_tokens_details": {}}
 
-    def _event(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+    def _chunk(self, choices: list[Document], usage: dict[str, Any] | None = None) -> Document:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        event = {**self.head, "object": kind, "choices": choices}
-        if self.include_usage:
-            event["usage"] = usage
-        return b"data: " + orjson.dumps(event) + b"\n\n"
+        chunk = {**self.head, "object": kind, "choices": choices}
+        return {**chunk, "usage": usage} if self.include_usage else chunk
 
 
-def reply_to(request: UpstreamRequest, step: FakeStep, number: str) -> Reply:
-    """What a chat or completion call gets."""
-    body, chat = request.document, request.task is Task.CHAT
+def _message(pieces: list[Document]) -> Document:
+    """What the deltas of one choice come to."""
+    calls = [
+        {name: part for name, part in call.items() if name != "index"}
+        for piece in pieces
+        for call in piece.get("tool_calls", ())
+    ]
+    message: Document = {"role": "assistant", "content": _joined(pieces, "content"), "refusal": None}
+    if calls:
+        message |= {"content": message["content"] or None, "tool_calls": calls}
+    if reasoning := _joined(pieces, "reasoning_content"):
+        message["reasoning_content"] = reasoning
+    sealed = next(
+        (block for piece in pieces for block in piece.get("thinking_blocks", ()) if "signature" in block), None
+    )
+    if sealed:
+        message["thinking_blocks"] = [{**sealed, "thinking": reasoning}]
+    return message
+
+
+def _joined(pieces: list[Document], name: str) -> str:
+    return "".join(piece.get(name, "") for piece in pieces)
+
+
+def reply_to(body: Mapping[str, Any], request: UpstreamRequest, step: FakeStep, number: str) -> Reply:
+    """What a chat or completion call gets; `body` is the request, as chat if it came in another dialect."""
+    chat = request.task is not Task.COMPLETIONS
     prompts = [_last_and_all(body.get("messages"))] if chat else [(text, text) for text in _texts(body, "prompt")]
-    tool, arguments = _tool(body, step, number) if chat else (None, "")
+    calls = _calls(body, step, number) if chat else []
+    thought = _thought(step, sealed=request.task is not Task.CHAT) if chat else []
     most = _count(body, "max_completion_tokens") or _count(body, "max_tokens")
     choices, reasons = [], []
     for said, _ in prompts:
-        pieces = [arguments] if tool else step.chunks if step.chunks is not None else _words(_text(step, said))
-        cut = most is not None and len(pieces) > most
-        reason = "length" if cut else "tool_calls" if tool else "stop"
+        pieces = [*thought, *({"content": text} for text in _pieces(body, step, said, calls=bool(calls))), *calls]
+        reason = "length" if most is not None and len(pieces) > most else "tool_calls" if calls else "stop"
         copies = min(_count(body, "n") or 1, _MAX_CHOICES)
         choices += [pieces[:most]] * copies
         reasons += [step.finish_reason or reason] * copies
     options = body.get("stream_options")
+    reasoned = sum("reasoning_content" in piece for pieces in choices for piece in pieces)
     return Reply(
         chat=chat,
         head={
@@ -117,46 +131,79 @@ def reply_to(request: UpstreamRequest, step: FakeStep, number: str) -> Reply:
             "model": request.model,
         },
         choices=choices,
-        tool=tool,
         finish_reasons=reasons,
-        usage=_usage(step, sum(_tokens(everything) for _, everything in prompts), sum(map(len, choices))),
+        usage=_usage(step, sum(_tokens(everything) for _, everything in prompts), sum(map(len, choices)), reasoned),
         include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+        counts_first=request.task is Task.MESSAGES,
     )
 
 
-def _text(step: FakeStep, said: str) -> str:
+def _pieces(body: Mapping[str, Any], step: FakeStep, said: str, *, calls: bool) -> list[str]:
+    """The text of one choice in pieces: none beside calls, unless the step says some."""
+    if step.chunks is not None:
+        return step.chunks
     if step.answer is not None:
-        return step.answer
-    return " ".join(["echo:", *said.split(" ", _ECHO_WORDS)[:_ECHO_WORDS]])
+        return _words(step.answer)
+    schema = _wanted(body)
+    if schema is not None and not calls:
+        return _words(orjson.dumps(least(schema)).decode())
+    return [] if calls else _words(" ".join(["echo:", *said.split(" ", _ECHO_WORDS)[:_ECHO_WORDS]]))
 
 
-def _tool(body: Mapping[str, Any], step: FakeStep, number: str) -> tuple[dict[str, Any] | None, str]:
-    """The tool to call without its arguments, and the arguments as JSON text.
-
-    Unscripted, only a caller who insists gets one: the tool it named, or the first.
-    """
-    choice, name, arguments = body.get("tool_choice"), None, "{}"
-    if step.tool_call is not None:
-        name, arguments = step.tool_call.name, orjson.dumps(step.tool_call.arguments).decode()
-    elif step.answer is None and step.chunks is None and body.get("tools"):
-        try:
-            if isinstance(choice, Mapping):
-                name = choice["function"]["name"]
-            elif choice == "required":
-                name = body["tools"][0]["function"]["name"]
-        except (KeyError, IndexError, TypeError):
-            raise Malformed("'tools' and 'tool_choice' must name functions") from None
-    if name is None:
-        return None, ""
-    return {"id": f"call_{number}", "type": "function", "function": {"name": name}}, arguments
+def _wanted(body: Mapping[str, Any]) -> Any:
+    """The JSON Schema the caller wants an answer to keep to."""
+    wanted = body.get("response_format")
+    described = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
+    return described.get("schema") if isinstance(described, Mapping) else None
 
 
-def _usage(step: FakeStep, prompt: int, completion: int) -> dict[str, Any] | None:
+def _thought(step: FakeStep, *, sealed: bool) -> list[Document]:
+    """The deltas of the step's reasoning, word by word. What seals it comes with the last: chat has no word for it."""
+    words = _words(step.reasoning or "")
+    deltas: list[Document] = [{"reasoning_content": word} for word in words]
+    if sealed and step.signature is not None:
+        for delta, word in zip(deltas, words, strict=True):
+            delta["thinking_blocks"] = [{"index": 0, "type": "thinking", "thinking": word}]
+        deltas[-1]["thinking_blocks"][0]["signature"] = step.signature
+    return deltas
+
+
+def _calls(body: Mapping[str, Any], step: FakeStep, number: str) -> list[Document]:
+    """The tools to call, a delta each. Unscripted, only who insists gets one: the tool it named, or the first."""
+    wanted = [step.tool_call] if step.tool_call else step.tool_calls or []
+    functions = [(call.name, call.arguments) for call in wanted]
+    if not functions and step.answer is None and step.chunks is None and body.get("tools"):
+        functions = _insisted(body["tools"], body.get("tool_choice"))
+    deltas = []
+    for index, (name, arguments) in enumerate(functions):
+        function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+        identity = f"call_{number}" + (f"_{index}" if index else "")
+        deltas.append({"tool_calls": [{"index": index, "id": identity, "type": "function", "function": function}]})
+    return deltas
+
+
+def _insisted(tools: Any, choice: Any) -> list[tuple[str, Any]]:
+    """The tool a caller insists on, with the least arguments that it takes."""
+    try:
+        if choice == "required":
+            wanted = tools[0]["function"]
+        elif isinstance(choice, Mapping):
+            name = choice["function"]["name"]
+            wanted = next((one["function"] for one in tools if one["function"]["name"] == name), {"name": name})
+        else:
+            return []
+        return [(wanted["name"], least(wanted.get("parameters") or {"type": "object"}))]
+    except (KeyError, IndexError, TypeError):
+        raise Malformed("'tools' and 'tool_choice' must name functions") from None
+
+
+def _usage(step: FakeStep, prompt: int, completion: int, reasoning: int = 0) -> dict[str, Any] | None:
     if step.no_usage:
         return None
-    cached = reasoning = 0
+    cached = 0
     if step.usage is not None:
-        cached, reasoning = step.usage.cached_tokens, step.usage.reasoning_tokens
+        cached = step.usage.cached_tokens
+        reasoning = reasoning if step.usage.reasoning_tokens is None else step.usage.reasoning_tokens
         prompt = prompt if step.usage.prompt_tokens is None else step.usage.prompt_tokens
         completion = completion if step.usage.completion_tokens is None else step.usage.completion_tokens
     return {

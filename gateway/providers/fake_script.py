@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gateway import strict
 from gateway.strict import Strict
 
+#: What a fake may speak, by the words of `routes.yaml`: the tasks are named as their paths.
+FakeDialect = Literal["chat", "completions", "embeddings", "messages", "responses"]
+
 
 class FakeError(Strict):
-    """An error in OpenAI's shape."""
+    """An error, in the shape of the dialect that was asked in."""
 
     status: int = Field(500, ge=400, le=599, description="HTTP status", examples=["429"])
     message: str = Field("scripted error", description="What the caller reads")
@@ -33,19 +36,31 @@ class FakeUsage(Strict):
     prompt_tokens: int | None = Field(None, ge=0, description="Tokens in")
     completion_tokens: int | None = Field(None, ge=0, description="Tokens out")
     cached_tokens: int = Field(0, ge=0, description="Part of the prompt's tokens that were cached")
-    reasoning_tokens: int = Field(0, ge=0, description="Part of the completion's tokens that were reasoning")
+    reasoning_tokens: int | None = Field(None, ge=0, description="Part of the completion's tokens that were reasoning")
 
 
 class FakeStep(Strict):
-    """What one call gets. At most one of the keys that say what; without any, an echo of the request."""
+    """What one call gets. At most one of the keys that say what; without any, an echo of the request.
+
+    A chunk is a piece of reasoning or text, or a call of a tool: each is one, whatever events its dialect makes of it.
+    """
 
     answer: str | None = Field(None, description="The text; a stream sends it word by word", examples=["Hello"])
     chunks: list[str] | None = Field(None, description="The text in the pieces a stream sends", examples=["[Hel, lo]"])
     tool_call: FakeToolCall | None = Field(None, description="A call of a tool instead of text")
+    tool_calls: list[FakeToolCall] | None = Field(
+        None, min_length=1, description="Calls of tools, after the text if there is any", examples=["[{name: weather}]"]
+    )
+    reasoning: str | None = Field(
+        None, min_length=1, description="What is thought before the answer", examples=["Let me see."]
+    )
+    signature: str | None = Field(
+        None, min_length=1, description="The seal on the reasoning, where the dialect has one: messages, responses"
+    )
     embedding: list[float] | None = Field(
         None, min_length=1, description="The vector for every input", examples=["[0.6, 0.8]"]
     )
-    error: FakeError | None = Field(None, description="An error in OpenAI's shape", examples=["{status: 429}"])
+    error: FakeError | None = Field(None, description="An error in the caller's dialect", examples=["{status: 429}"])
     html: bool = Field(False, description="A 503 with an HTML page, as a load balancer sends")
     garbage: bool = Field(False, description="A 200 with half a JSON; a stream ends in half an event")
     raw: str | None = Field(None, description="Exactly these characters as the body", examples=["'data: {}'"])
@@ -63,13 +78,20 @@ class FakeStep(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        said = ("answer", "chunks", "tool_call", "embedding", "error", "html", "garbage", "raw")
-        given = [name for name in said if getattr(self, name) not in (None, False)]
-        if len(given) > 1:
-            raise strict.refusal(
-                f"says {' and '.join(given)}. Keep one of them, and make the others steps of their own."
-            )
+        for said in (_KINDS, ("tool_calls", *_KINDS[2:]), ("reasoning", *_KINDS[3:])):
+            given = [name for name in said if getattr(self, name) not in (None, False)]
+            if len(given) > 1:
+                raise strict.refusal(
+                    f"says {' and '.join(given)}. Keep one of them, and make the others steps of their own."
+                )
+        if self.signature is not None and self.reasoning is None:
+            raise strict.refusal("says signature, which seals a reasoning. Write the reasoning too.")
         return self
+
+
+#: What an answer may be: one of these. Those from the third on leave no room for `tool_calls`, from the fourth none
+#: for `reasoning`.
+_KINDS = ("answer", "chunks", "tool_call", "embedding", "error", "html", "garbage", "raw")
 
 
 class FakeScript(Strict):
@@ -78,3 +100,6 @@ class FakeScript(Strict):
     script: list[FakeStep] | None = Field(None, min_length=1, description="What it answers, call by call")
     cycle: bool = Field(False, description="After the last step begin again; false repeats the last step")
     prefill: bool = Field(False, description="Whether it goes on where an assistant's last message ends")
+    dialects: list[FakeDialect] | None = Field(
+        None, min_length=1, description="What it speaks; all, where not written", examples=["[messages]"]
+    )

@@ -65,9 +65,6 @@ def _threads() -> int:
 
 
 def _serve(order: dict[str, Any]) -> Any:
-    # Its threads wait for each other hundreds of times a token. By default they spin as they wait, and where other
-    # processes want the cores they spin away the time the slowest of them needs: forty times slower, seen.
-    os.putenv("OMP_WAIT_POLICY", "passive")
     import xllamacpp
 
     params = xllamacpp.CommonParams()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from openai import OpenAI
 
@@ -158,3 +159,15 @@ def test_an_answer_says_where_its_time_went(traced: Server, upstream: Upstream, 
     assert times["upstream"] >= 200
     assert times["own"] >= times["auth"] + times["limit"] + times["route"] - 0.03  # rounded to hundredths
     assert times["own"] < times["upstream"] + 1000  # what a stream's later chunks take is nobody's
+
+
+def test_every_path_described_is_answered(server: Server) -> None:
+    server.wait_ready()
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+        for path, verbs in client.get("/openapi.json").json()["paths"].items():
+            if path.startswith("/admin/"):
+                continue
+            for verb in verbs:
+                answer = client.request(verb, re.sub(r"{\w+}", "fake", path), json={} if verb == "post" else None)
+                assert "There is no" not in answer.text, path
+                assert answer.status_code in (200, 400, 415), (path, answer.text)

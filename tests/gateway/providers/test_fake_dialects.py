@@ -16,6 +16,7 @@ from gateway.dialects.registry import CONVERSATIONS
 from gateway.errors import UpstreamFailed
 from gateway.providers.fake import FakeProvider
 from gateway.providers.fake_schema import least
+from gateway.providers.fake_tasks import TASKS
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
@@ -189,9 +190,10 @@ async def test_a_request_that_cannot_be_read_is_refused_in_its_dialect() -> None
 
 
 def test_it_speaks_what_it_is_told_to() -> None:
-    speaks = [task for task in Task if fake({}, dialects=["messages", "embeddings"]).speaks(task, "m")]
+    asked = [task for task in Task if task not in TASKS]
+    speaks = [task for task in asked if fake({}, dialects=["messages", "embeddings"]).speaks(task, "m")]
     assert speaks == [Task.EMBEDDINGS, Task.MESSAGES]
-    assert len([task for task in Task if fake({}).speaks(task, "m")]) == 5
+    assert len([task for task in asked if fake({}).speaks(task, "m")]) == 5
 
 
 FORM = {

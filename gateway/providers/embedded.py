@@ -178,7 +178,7 @@ class _Child:
                 stdin=pipe,
                 stdout=pipe,
                 stderr=pipe,
-                # Its threads wait for each other hundreds of times a token. By default they spin as they wait, and where
+                # Its threads wait for each other hundreds of times a token. By default they spin meanwhile, and where
                 # others want the cores they spin away the time the slowest of them needs: forty times slower, seen.
                 env={"OMP_WAIT_POLICY": "passive", **settings.environment()},
                 # Out of the terminal's process group: Ctrl-C is for us, who still have answers to finish.

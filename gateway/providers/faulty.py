@@ -16,7 +16,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.dialects import translation
-from gateway.dialects.registry import DIALECTS
+from gateway.dialects.plain_tally import BytesTally
+from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.errors import UpstreamFailed
 from gateway.providers.http import checked
@@ -79,7 +80,11 @@ class Drawn:
         if answer.chunks is None:
             await self._whole(answer, provider, request.task)
         else:
-            answer.chunks = self._stream(answer.chunks, provider, DIALECTS[request.task].tally(request.document, None))
+            tally = tally_of(request.task, request.document, answer.headers)
+            bare = isinstance(tally, BytesTally)
+            answer.chunks = (
+                self._bytes(answer.chunks, provider) if bare else self._stream(answer.chunks, provider, tally)
+            )
         return answer
 
     def _error(self, task: Task) -> Answer:
@@ -112,6 +117,20 @@ class Drawn:
                 if "slow" in self.names and tally.pieces > before:
                     await asyncio.sleep(self.fault.pause)
                 yield event
+
+    async def _bytes(self, chunks: AsyncGenerator[bytes, None], provider: Provider) -> AsyncGenerator[bytes, None]:
+        """The chunks of a stream that is no events until the fault is due: after so many of them, or at the end."""
+        ends = {"stall": self.fault.stall_after, "cut": self.fault.cut_after}.get(self.names[0], math.inf)
+        sent = 0
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if sent >= ends:
+                    break
+                if "slow" in self.names:
+                    await asyncio.sleep(self.fault.pause)
+                yield chunk
+                sent += 1
+            await self._end(provider)
 
     async def _end(self, provider: Provider) -> None:
         if self.names[0] == "cut":

@@ -69,6 +69,14 @@ async def test_an_error_is_told_in_the_dialect_and_marked(task: Task, stream: bo
         await ask(Fault(error=1, status=401), task, stream)
 
 
+@pytest.mark.parametrize(("after", "size"), [(0, 0), (1, 4096), (9, 4844)])
+async def test_a_cut_amid_sound_comes_after_so_many_chunks(after: int, size: int) -> None:
+    request = UpstreamRequest(Task.SPEECH, "m", {"input": "three words long"}, {}, True, 5.0)
+    answer = await drawn(Fault(cut=1, cut_after=after)).send(FakeProvider(ProviderSpec("up", "fake")), request)
+    raw, ended = await received(answer)
+    assert (len(raw), ended) == (size, False)
+
+
 @pytest.mark.parametrize("split", [None, 7])
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(("after", "text"), [(0, ""), (1, "One "), (3, "One two, three."), (9, "One two, three.")])

@@ -64,7 +64,7 @@ DOORS = {
     "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
-    "httptools": ["gateway.providers.connection"],
+    "httptools": ["gateway.providers.connection", "gateway.api.protocol"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
     "litellm": ["gateway.providers.litellm"],

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.types import Claim, Grant, Refusal, Rule, Standing
 
 WINDOW = 60.0
 _GRAIN = 0.01
+# Found by name on the class, a member of an enumeration costs a call.
+_RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
 
 
 class Counters(Protocol):
@@ -41,11 +42,15 @@ class Counters(Protocol):
         """For `/health/ready`: "memory", "redis", or what is wrong."""
 
 
-@dataclass(slots=True)
 class _Entry:
-    at: float
-    amount: int
-    gone: bool = False
+    """What was claimed within one grain."""
+
+    __slots__ = ("amount", "at", "gone")
+
+    def __init__(self, at: float, amount: int) -> None:
+        self.at = at
+        self.amount = amount
+        self.gone = False
 
 
 class _Window:
@@ -66,11 +71,14 @@ class _Window:
 
     def add(self, amount: int, now: float) -> _Entry:
         self.used += amount
-        if self.entries and now - self.entries[-1].at < _GRAIN:
-            self.entries[-1].amount += amount
-            return self.entries[-1]
+        entries = self.entries
+        if entries:
+            entry = entries[-1]
+            if now - entry.at < _GRAIN:
+                entry.amount += amount
+                return entry
         entry = _Entry(now, amount)
-        self.entries.append(entry)
+        entries.append(entry)
         return entry
 
     def correct(self, entry: _Entry, by: int, now: float) -> None:
@@ -90,19 +98,9 @@ class _Window:
                 return entry.at + WINDOW + _GRAIN - now
         return WINDOW
 
-    def reset(self, now: float) -> float:
-        return self.entries[-1].at + WINDOW + _GRAIN - now if self.entries else 0.0
 
-
-class _Note(NamedTuple):
-    """What one claim holds: tokens in an entry of a window, or (no entry) one call at once."""
-
-    scope: str
-    window: _Window
-    entry: _Entry | None
-    amount: int
-
-
+#: What one claim holds: its scope, and tokens in an entry of a window, or (no entry) one call at once.
+_Note = tuple[str, _Window, _Entry | None, int]
 _NO_WINDOW = _Window()
 
 
@@ -111,18 +109,27 @@ class MemoryCounters:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._windows: dict[tuple[str, Rule], _Window] = {}
+        self._windows: dict[Rule, dict[str, _Window]] = {_RPM: {}, _TPM: {}}
         self._running: dict[str, int] = {}
 
     async def take(self, claims: Sequence[Claim]) -> Grant | Refusal:
         """All or none (`Counters.take`)."""
         now = self._clock()
-        fits: list[int] = []
+        fits: list[tuple[_Window | None, int]] = []
         for claim in claims:
-            used, fit = self._fit(claim, now)
-            if fit < claim.least:
-                return Refusal(claim, used, self._wait(claim, now))
-            fits.append(fit)
+            scope, rule, limit, amount, least = claim
+            if rule is _CONCURRENCY:
+                window, used = None, self._running.get(scope, 0)
+            else:
+                window = self._windows[rule].get(scope)
+                if window is None:
+                    window = self._windows[rule][scope] = _Window()
+                window.expire(now)
+                used = window.used
+            free = limit - used
+            if free < least:
+                return Refusal(claim, used, 1.0 if window is None else window.frees(least - free, now))
+            fits.append((window, min(free, amount)))
         return self._hold(claims, fits, now)
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
@@ -130,16 +137,17 @@ class MemoryCounters:
         kept: list[object] = []
         now = self._clock()
         for note in grant.held:
-            if not isinstance(note, _Note):
+            if type(note) is not tuple:  # a far counter has notes of its own, which are a kind of tuple
                 continue
-            if scope not in (None, note.scope):
+            whose, window, entry, amount = note
+            if scope is not None and scope != whose:
                 kept.append(note)
-            elif note.entry is None:
-                self._running[note.scope] -= 1
-                if not self._running[note.scope]:
-                    del self._running[note.scope]
+            elif entry is None:
+                self._running[whose] -= 1
+                if not self._running[whose]:
+                    del self._running[whose]
             else:
-                note.window.correct(note.entry, tokens - note.amount, now)
+                window.correct(entry, tokens - amount, now)
         grant.held = kept
 
     async def start(self) -> None:
@@ -156,34 +164,17 @@ class MemoryCounters:
         """How many claims of concurrency are held now."""
         return sum(self._running.values())
 
-    def _fit(self, claim: Claim, now: float) -> tuple[int, int]:
-        """What is used of the claim's limit, and how much of the claim fits beside it."""
-        if claim.rule is Rule.CONCURRENCY:
-            used = self._running.get(claim.scope, 0)
-        else:
-            window = self._windows.get((claim.scope, claim.rule))
+    def _hold(self, claims: Sequence[Claim], fits: Sequence[tuple[_Window | None, int]], now: float) -> Grant:
+        held: list[object] = []
+        standings: list[Standing] = []
+        for claim, (window, fit) in zip(claims, fits, strict=True):
             if window is None:
-                window = self._windows[claim.scope, claim.rule] = _Window()
-            window.expire(now)
-            used = window.used
-        return used, min(claim.amount, claim.limit - used)
-
-    def _hold(self, claims: Sequence[Claim], fits: Sequence[int], now: float) -> Grant:
-        grant = Grant([])
-        for claim, fit in zip(claims, fits, strict=True):
-            if claim.rule is Rule.CONCURRENCY:
                 self._running[claim.scope] = self._running.get(claim.scope, 0) + 1
-                grant.held.append(_Note(claim.scope, _NO_WINDOW, None, 1))
+                held.append((claim.scope, _NO_WINDOW, None, 1))
                 continue
-            window = self._windows[claim.scope, claim.rule]
             entry = window.add(fit, now)
-            if claim.rule is Rule.TPM:
-                grant.held.append(_Note(claim.scope, window, entry, fit))
-            grant.standings.append(Standing(claim, max(0, claim.limit - window.used), window.reset(now)))
-        return grant
-
-    def _wait(self, claim: Claim, now: float) -> float:
-        if claim.rule is Rule.CONCURRENCY:
-            return 1.0
-        window = self._windows[claim.scope, claim.rule]
-        return window.frees(claim.least - (claim.limit - window.used), now)
+            if claim.rule is _TPM:
+                held.append((claim.scope, window, entry, fit))
+            left = claim.limit - window.used
+            standings.append(Standing(claim, max(0, left), entry.at + WINDOW + _GRAIN - now))
+        return Grant(standings, held)

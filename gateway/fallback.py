@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Generator
 
 from gateway.attempts import Failure, attempt
 from gateway.errors import BadRequest, GatewayError, Overloaded, RateLimited, UpstreamFailed
@@ -17,6 +17,10 @@ from gateway.types import Answer, Attempt, Call
 from gateway.usage import Meter
 
 log = logging.getLogger(__name__)
+
+
+#: Steps to take, and between them what must be waited for: whether to go on is sent back.
+_Steps = Generator[tuple[Route, Deployment] | Awaitable[bool], bool, None]
 
 
 async def send(way: Way, meter: Meter) -> Answer:
@@ -110,7 +114,15 @@ class Way:
 
     async def next(self) -> tuple[Route, Deployment] | None:
         """The next deployment to ask; None where there is none left."""
-        return await anext(self._steps, None)
+        # Plain generators: one of the asynchronous kind that is left before its end costs its call two tasks.
+        step = next(self._steps, None)
+        while not (step is None or isinstance(step, tuple)):
+            answer = await step
+            try:
+                step = self._steps.send(answer)
+            except StopIteration:
+                return None
+        return step
 
     def beside(self) -> Deployment | None:
         """A deployment to ask beside the last step's, of the same route. It is no step of this round any more."""
@@ -146,21 +158,21 @@ class Way:
             )
         raise self._last or self._unsaying or UpstreamFailed("The route has no deployment to send to.")
 
-    async def _walk(self) -> AsyncGenerator[tuple[Route, Deployment], None]:
+    def _walk(self) -> _Steps:
         first = self.call.route
-        async for step in self._around(first):
-            yield step
+        yield from self._around(first)
         for route in self.router.larger(first) if self._too_long else self.router.fallbacks(first):
-            if await self._moved(route):
-                async for step in self._around(route):
-                    yield step
+            if (yield self._moved(route)):
+                yield from self._around(route)
 
-    async def _around(self, route: Route) -> AsyncGenerator[tuple[Route, Deployment], None]:
+    def _around(self, route: Route) -> _Steps:
         retries = route.retries
         rounds = retries.times if retries else 0
         for turn in range(rounds + 1):
-            if turn and (retries is None or not await self._pause(retries.backoff * 2 ** (turn - 1), retries.longest)):
-                return
+            if turn and retries is not None:
+                worth: bool = yield self._pause(retries.backoff * 2 ** (turn - 1), retries.longest)
+                if not worth:
+                    return
             self._retry_after = None
             self._order = deque(self.router.order(route, self.call))
             while self._order:

@@ -17,6 +17,8 @@ from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Stand
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
 _WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
+# Found by name on the class, a member of an enumeration costs a call.
+_RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
 #: What an answer is taken to be at most when neither caller, route nor price table says.
 _UNSAID_OUTPUT = 4096
 #: Longer texts, in characters, keep the estimate: counting 20 MB takes 14 s.
@@ -115,18 +117,20 @@ class Limiter:
 
     def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...]) -> list[Claim]:
         claims: list[Claim] = []
+        asked: tuple[int, int] | None = None
         for scope, limits in scopes:
             if limits.rpm is not None:
-                claims.append(Claim(scope, Rule.RPM, limits.rpm))
+                claims.append(Claim(scope, _RPM, limits.rpm))
             if call.request.task is Task.COUNT_TOKENS:
                 continue  # it uses no tokens, and keeps no model busy
             if limits.tpm is not None:
-                claims.append(self._token_claim(call, scope, limits.tpm))
+                asked = asked or self._tokens(call)
+                claims.append(Claim(scope, _TPM, limits.tpm, *asked))
             if limits.concurrency is not None:
-                claims.append(Claim(scope, Rule.CONCURRENCY, limits.concurrency))
+                claims.append(Claim(scope, _CONCURRENCY, limits.concurrency))
         return claims
 
-    def _token_claim(self, call: Call, scope: str, limit: int) -> Claim:
+    def _tokens(self, call: Call) -> tuple[int, int]:
         """The whole of what the caller asked for; without its own cap on the output, whatever part of it is left.
 
         Else every client would have to send `max_tokens` to be let in beside another.
@@ -134,8 +138,7 @@ class Limiter:
         call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
         output, capped = self._output(call)
         amount = call.input_estimate + output
-        least = amount if capped else min(amount, call.input_estimate + 1)
-        return Claim(scope, Rule.TPM, limit, amount, least)
+        return amount, amount if capped else min(amount, call.input_estimate + 1)
 
     def _output(self, call: Call) -> tuple[int, bool]:
         """The most tokens the answer may have, and whether the upstream is told so."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal, Inexact
+from dataclasses import dataclass, field
+from decimal import Context, Decimal, Inexact
 
 # Prices have up to 17 digits and token counts up to 12. A product that does not fit raises; it is never rounded.
 EXACT = Context(prec=100, traps=[Inexact])
@@ -28,6 +28,16 @@ class Rates:
     output: Decimal
     cached: Decimal | None = None
     reasoning: Decimal | None = None
+    #: Input, cached, output and reasoning in whole numbers of the same unit, and how many of it a nano-dollar has.
+    whole: tuple[int, int, int, int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        cached = self.input if self.cached is None else self.cached
+        reasoning = self.output if self.reasoning is None else self.reasoning
+        rates = [EXACT.multiply(rate, _NANO) for rate in (self.input, cached, self.output, reasoning)]
+        unit = 10 ** max(0, *(-int(rate.as_tuple().exponent) for rate in rates))
+        whole = [int(EXACT.multiply(rate, unit)) for rate in rates]
+        object.__setattr__(self, "whole", (*whole, unit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +55,9 @@ class Price:
         rates = next((tier for above, tier in reversed(self.tiers) if tokens.input > above), self.rates)
         read, written = max(tokens.input, 0), max(tokens.output, 0)
         cached, reasoning = min(max(tokens.cached, 0), read), min(max(tokens.reasoning, 0), written)
-        total = Decimal(0)
-        for count, rate in (
-            (read - cached, rates.input),
-            (cached, rates.input if rates.cached is None else rates.cached),
-            (written - reasoning, rates.output),
-            (reasoning, rates.output if rates.reasoning is None else rates.reasoning),
-        ):
-            total = EXACT.fma(Decimal(count), rate, total)
-        return int(EXACT.multiply(total, _NANO).to_integral_value(ROUND_CEILING))
+        new, again, out, thought, unit = rates.whole
+        total = (read - cached) * new + cached * again + (written - reasoning) * out + reasoning * thought
+        return -(-total // unit)
 
 
 FREE = Price(Rates(Decimal(0), Decimal(0)))

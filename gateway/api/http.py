@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from gateway.api.cycle import WHEN_GONE, Cycle
 from gateway.errors import BadRequest, ClientGone, GatewayError, Timeout, TooLarge, UnsupportedMedia, to_openai
 from gateway.timing import Within
 
@@ -28,7 +29,8 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int,
     told = headers.get(b"content-length", b"0")
     if told.isdigit() and int(told) > most:
         raise _too_large(most)
-    message = await _next(receive, patience)
+    # Small bodies come with their heads: then there is nothing to wait for, and no timer to set.
+    message = _ready(receive) or await _next(receive, patience)
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         if len(body) > most:
@@ -42,6 +44,11 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int,
         if len(parts) > most:
             raise _too_large(most)
     return bytes(parts)
+
+
+def _ready(receive: Receive) -> Message | None:
+    cycle = getattr(receive, "__self__", None)
+    return cycle.ready() if isinstance(cycle, Cycle) else None
 
 
 async def _next(receive: Receive, patience: float) -> Message:
@@ -62,6 +69,11 @@ def _too_large(most: int) -> TooLarge:
 
 async def answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
     """Send a whole answer."""
+    cycle = getattr(send, "__self__", None)
+    if isinstance(cycle, Cycle):
+        await cycle.answer(status, headers, body)
+        return
+    # Somebody stands between, who reads messages.
     encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
     encoded.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": encoded})
@@ -74,6 +86,14 @@ async def answer_error(send: Send, error: GatewayError, extra: Mapping[str, str]
     challenge = {"www-authenticate": "Bearer"} if status == 401 else {}
     closing = {"connection": "close"} if isinstance(error, Timeout) else {}
     await answer(send, status, {**headers, **challenge, **closing, **extra}, body)
+
+
+def when_gone(scope: Scope, then: Callable[[], object]) -> None:
+    """Have `then` called when the caller leaves before its answer is complete, at once if it has left already.
+
+    For whoever has read the body. Our own protocol's word for it: ASGI would have a task wait in `receive`.
+    """
+    scope["extensions"][WHEN_GONE](then)
 
 
 def need_json(headers: Mapping[bytes, bytes]) -> None:

@@ -70,14 +70,14 @@ class Inference:
         """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
         marks = Marks(time.perf_counter())
         task = _TASKS.get(scope["path"])
-        exchange = _Exchange(send, f"req_{random.getrandbits(96):024x}", DIALECTS[task or Task.CHAT])
+        exchange = _Exchange(send, _request_id(), DIALECTS[task or Task.CHAT])
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             key = await self._caller(headers)
             marks.authenticated = time.perf_counter()
             if task is not None:
                 _need_method(scope, "POST")
-                await self._infer(exchange, headers, receive, task, key, marks)
+                await self._infer(exchange, scope, headers, receive, task, key, marks)
             elif scope["path"] == _MODELS or scope["path"].startswith(f"{_MODELS}/"):
                 _need_method(scope, "GET")
                 await self._models(exchange, scope["path"], key)
@@ -104,6 +104,7 @@ class Inference:
     async def _infer(
         self,
         exchange: _Exchange,
+        scope: http.Scope,
         headers: Mapping[bytes, bytes],
         receive: http.Receive,
         task: Task,
@@ -125,12 +126,9 @@ class Inference:
             request.trace = self._tracer.begin(
                 request.headers.get("traceparent"), request.body, marks.received, stream=request.stream
             )
-        watcher = exchange.watch(receive)
-        try:
-            call, answer = await self._proxy.answer(request, key)
-            await exchange.send(call, answer)
-        finally:
-            watcher.cancel()
+        exchange.watch(scope)
+        call, answer = await self._proxy.answer(request, key)
+        await exchange.send(call, answer)
 
     async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
         if path == _MODELS:
@@ -153,17 +151,17 @@ class _Exchange:
         self._events = True
         self._recorded = False
 
-    def watch(self, receive: http.Receive) -> asyncio.Task[None]:
+    def watch(self, scope: http.Scope) -> None:
         """Cancel this request the moment its caller leaves, so that the upstream stops too."""
         self._recorded = True
-        return asyncio.create_task(self._watch(receive, asyncio.current_task()))
+        task = asyncio.current_task()
 
-    async def _watch(self, receive: http.Receive, task: asyncio.Task[Any] | None) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        if task is not None:
-            task.cancel(LEFT)
+        def leave() -> None:
+            self.left = True
+            if task is not None:
+                task.cancel(LEFT)
+
+        http.when_gone(scope, leave)
 
     async def reply(self, document: dict[str, Any]) -> None:
         """Send our own JSON."""
@@ -219,6 +217,11 @@ class _Exchange:
     def _own(self) -> dict[str, str]:
         # Under the name that Anthropic's client looks for as well.
         return {"x-request-id": self.id, "request-id": self.id}
+
+
+def _request_id() -> str:
+    """A new id. They begin with the time, in milliseconds: an index of random ones is slow to add to as it grows."""
+    return f"req_{time.time_ns() // 1_000_000:012x}{random.getrandbits(48):012x}"
 
 
 def _request(

@@ -39,8 +39,11 @@ class ChatDialect:
 
     def output(self, body: Mapping[str, Any]) -> Output:
         """The larger of its two caps, since upstreams differ in which they obey (`Dialect.output`)."""
-        caps = [(cap, name) for name in _CAPS if (cap := positive(body, name)) is not None]
-        cap, param = max(caps, default=(None, _CAPS[1]), key=lambda each: each[0] or 0)
+        cap, param = None, _CAPS[1]
+        for name in _CAPS:
+            asked = positive(body, name)
+            if asked is not None and (cap is None or asked > cap):
+                cap, param = asked, name
         return Output(cap, max(positive(body, "n") or 1, positive(body, "best_of") or 1), param)
 
     def prepare(self, body: Mapping[str, Any], cap: int | None, *, stream: bool) -> Document:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -19,8 +20,8 @@ from tests.bench.process import Unavailable, two_cores
 from tests.bench.report import DIRECT, OURS, Figures, Run
 from tests.bench.servers import PEERS, ROOT, Promptyard, Server, Started, start_standin
 
-KINDS = ("chat", "streams", "start", "memory")
-LOADS = {"chat": measure.chat, "streams": measure.streams}
+KINDS = ("chat", "alone", "streams", "held", "tls", "start", "memory")
+LOADS = {"chat": measure.chat, "alone": measure.alone, "streams": measure.streams, "held": measure.held}
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -59,9 +60,12 @@ class Bench:
         self._core, self._load_core = two_cores()
         # Everything that is not the server under test stays off its core: this process, wrk, the generator.
         os.sched_setaffinity(0, {self._load_core})
+        # A thousand callers here, and as many connections again to the upstream in the server that inherits it.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         tools = "Chat load by wrk." if shutil.which("wrk") else (
             "Chat load by our own generator: wrk is not on PATH (Debian and Ubuntu: `apt install wrk`).")  # fmt: skip
         command = shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]])
+        tools += " A second worker is not measured: it would need a core that load and stand-in do not use."
         self.run = Run(Figures(), asked.rounds, asked.only, command, tools)
         ours: list[Server] = [] if asked.without_ours else [Promptyard()]
         self._servers = ours + [PEERS[name] for name in asked.peers if name != "none"]
@@ -70,8 +74,8 @@ class Bench:
         """Measure everything that was asked for."""
         for server in self._servers:
             self.run.servers[server.name] = f"{server.version()}: {server.features}"
-        with start_standin(self._folder / "standin", self._load_core).child as child:
-            standin = Started(child, None)
+        standin = start_standin(self._folder / "standin", self._load_core)
+        with standin.child:
             for number in range(self._asked.rounds):
                 self._direct(standin)
                 for server in self._servers:
@@ -101,7 +105,10 @@ class Bench:
             self._load(server, folder / "load", standin)
 
     def _load(self, server: Server, folder: Path, standin: Started) -> None:
-        started = server.start(folder, standin.child.url, self._core)
+        if isinstance(server, Promptyard):
+            started = server.start(folder, standin.child.url, self._core, standin.tls)
+        else:
+            started = server.start(folder, standin.child.url, self._core)
         with started.child as child:
             self._note(child.command)
             weighed = server.name == OURS and "memory" in self._asked.only
@@ -110,12 +117,14 @@ class Bench:
             loads = [load for kind, load in LOADS.items() if kind in self._asked.only]
             for load in loads:
                 self.run.figures.add(server.name, load(started, standin, self._asked.seconds))
+            if server.name == OURS and "tls" in self._asked.only and standin.tls is not None:
+                self.run.figures.add(OURS, measure.tls(started, self._asked.seconds / 2))
             if weighed and loads:
                 self.run.figures.add(OURS, measure.memory(child, "memory after"))
 
     def _direct(self, standin: Started) -> None:
         for kind, load in LOADS.items():
-            if kind in self._asked.only:
+            if kind in self._asked.only and kind in ("chat", "streams"):
                 self.run.figures.add(DIRECT, load(standin, standin, min(3.0, self._asked.seconds)))
 
     def _note(self, command: list[str]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from tests.bench.load import Result
+from tests.bench.load import Result, request_bytes
 from tests.bench.process import Child, get
-from tests.bench.servers import ADMIN_KEY, ROOT, ROUTE, Promptyard, Started
+from tests.bench.servers import ADMIN_KEY, ROOT, ROUTE, TLS_ROUTE, Promptyard, Started
+from tests.bench.standin import HOLD
 
 CHAT_CALLERS = 32
 STREAM_CALLERS = 256
@@ -23,6 +27,8 @@ MESSAGES = [
 ]
 CHAT_BODY = {"model": ROUTE, "messages": MESSAGES, "temperature": 0.2, "max_tokens": 128}
 STREAM_BODY = {**CHAT_BODY, "stream": True}
+HELD_BODY = {**STREAM_BODY, "messages": [{"role": "user", "content": HOLD}]}
+HELD = 1000
 
 # wrk counts a status above 399 as an error; no server here answers with another one that is not 200.
 WRK_SCRIPT = """\
@@ -77,6 +83,54 @@ def streams(server: Started, standin: Started, seconds: float) -> Sample:
     values = {"streams": result.chunks / used, "streams wall": result.chunks / result.seconds,
               "streams first": result.first_p50, "streams whole": result.p50}  # fmt: skip
     return Sample(values, wrong)
+
+
+def alone(server: Started, standin: Started, seconds: float) -> Sample:
+    """What a single caller waits for an answer, and how much of it the server adds to the stand-in asked directly."""
+    body = json.dumps(CHAT_BODY).encode()
+    _generate(server, body, "chat", 1, 0.5)
+    direct, through = (_generate(one, body, "chat", 1, seconds / 2) for one in (standin, server))
+    values = {"alone": through.p50, "alone added": through.p50 - direct.p50}
+    return Sample(values, _wrong(through, through.answers))
+
+
+def tls(server: Started, seconds: float) -> Sample:
+    """Chat answers for each second of CPU time where the upstream is asked over TLS."""
+    body = json.dumps({**CHAT_BODY, "model": TLS_ROUTE}).encode()
+    _generate(server, body, "chat", CHAT_CALLERS, 0.5)
+    used = server.child.cpu()
+    result = _generate(server, body, "chat", CHAT_CALLERS, seconds)
+    used = server.child.cpu() - used
+    return Sample({"tls cpu": result.answers / used} if used > 0 else {}, _wrong(result, result.answers))
+
+
+def held(server: Started, _standin: Started, _seconds: float) -> Sample:
+    """Kilobytes (10^3) of resident memory that each of 1,000 streams takes while it is open and quiet."""
+    before = server.child.resident()
+    request = request_bytes(server.chat_url, json.dumps(HELD_BODY).encode(), server.key)
+    with contextlib.ExitStack() as callers:
+        try:
+            for _ in range(HELD):
+                callers.enter_context(_hold(server.chat_url, request))
+        except (OSError, ValueError) as error:
+            return Sample({"held": 0.0}, f"a stream could not be held open: {error}")
+        took = server.child.resident() - before
+    return Sample({"held": took / HELD / 1000})
+
+
+def _hold(url: str, request: bytes) -> socket.socket:
+    """A caller who has read the first chunk of a stream."""
+    parts = urlsplit(url)
+    caller = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=20)
+    caller.sendall(request)
+    seen = b""
+    while b"data:" not in seen:
+        more = caller.recv(4096)
+        seen += more
+        if not more or b" 200 " not in seen[:16]:
+            caller.close()
+            raise ValueError(seen[:120].decode(errors="replace"))
+    return caller
 
 
 def start(server: Promptyard, folder: Path, standin: str, core: int) -> Sample:

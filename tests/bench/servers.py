@@ -23,13 +23,18 @@ OUR_ROUTES = """\
 providers:
   standin: {{type: openai_compatible, base_url: "{url}/v1", api_key: "${{STANDIN_KEY}}"}}
   local: {{type: embedded}}
-routes:
+{tls_provider}routes:
   chat:
     deployments: [{{provider: standin, model: standin-1}}]
     limits: {{rpm: 100000000, tpm: 2000000000, concurrency: 100000}}
   local:
     deployments: [{{provider: local, model: smollm2}}]
-"""
+{tls_route}"""
+TLS_ROUTE = "chat-tls"
+TLS_PROVIDER = (
+    '  tls: {{type: openai_compatible, base_url: "{url}/v1", api_key: "${{STANDIN_KEY}}", ca_bundle: "{ca}"}}\n'
+)
+TLS_DEPLOYMENT = f"  {TLS_ROUTE}: {{deployments: [{{provider: tls, model: standin-1}}]}}\n"
 MLFLOW_CONFIG = """\
 endpoints:
   - name: chat
@@ -49,11 +54,15 @@ general_settings: {{master_key: sk-bench-master}}
 
 @dataclass(frozen=True)
 class Started:
-    """A server that answers, ready for load. `check` names the test its streams must pass (`load.CHECKS`)."""
+    """A server that answers, ready for load. `check` names the test its streams must pass (`load.CHECKS`).
+
+    `tls` is where a stand-in answers over TLS too, and the file of its certificate.
+    """
 
     child: Child
     key: str | None
     check: str = "stream"
+    tls: tuple[str, Path] | None = None
 
     @property
     def chat_url(self) -> str:
@@ -85,10 +94,10 @@ class Promptyard:
         """Its settings."""
         return {"PROMPTYARD_ADMIN_KEY": ADMIN_KEY, "STANDIN_KEY": "sk-standin"}
 
-    def prepare(self, folder: Path, standin: str) -> None:
+    def prepare(self, folder: Path, standin: str, tls: tuple[str, Path] | None = None) -> None:
         """Write what `launch` needs into an empty `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "routes.yaml").write_text(OUR_ROUTES.format(url=standin))
+        (folder / "routes.yaml").write_text(_routes(standin, tls))
 
     def launch(self, folder: Path, core: int) -> Child:
         """The process, not waited for."""
@@ -107,9 +116,9 @@ class Promptyard:
             raise Unavailable(f"keys create failed: {done.stderr.strip()[-300:]}")
         return str(json.loads(done.stdout)["key"])
 
-    def start(self, folder: Path, standin: str, core: int) -> Started:
+    def start(self, folder: Path, standin: str, core: int, tls: tuple[str, Path] | None = None) -> Started:
         """A server ready for load: lab and model loaded, a virtual key made."""
-        self.prepare(folder, standin)
+        self.prepare(folder, standin, tls)
         child = self.launch(folder, core)
         try:
             self.wait_until_loaded(child)
@@ -187,9 +196,33 @@ PEERS: dict[str, Server] = {"mlflow": MLflow(), "litellm": LiteLLM()}
 def start_standin(folder: Path, core: int) -> Started:
     """The stand-in provider in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port, tls_port = free_port(), free_port()
     command = [sys.executable, "-m", "tests.bench.standin", "--port", str(port)]
-    return Started(_started(command, folder, core, port, {}, "/health", cwd=ROOT), None)
+    certificate = _certificate(folder)
+    if certificate is not None:
+        command += ["--tls-port", str(tls_port), "--tls", str(certificate)]
+    tls = (f"https://127.0.0.1:{tls_port}", certificate) if certificate else None
+    return Started(_started(command, folder, core, port, {}, "/health", cwd=ROOT), None, tls=tls)
+
+
+def _certificate(folder: Path) -> Path | None:
+    """A key for 127.0.0.1 and its certificate, in one file; None where there is no openssl to make them."""
+    file = folder / "tls.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(file), "-out", str(folder / "tls.crt")]
+    try:
+        subprocess.run(["openssl", "req", "-x509", *made, *names], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    file.write_bytes(file.read_bytes() + (folder / "tls.crt").read_bytes())
+    return file
+
+
+def _routes(standin: str, tls: tuple[str, Path] | None) -> str:
+    provider, route = "", ""
+    if tls is not None:
+        provider, route = TLS_PROVIDER.format(url=tls[0], ca=tls[1]), TLS_DEPLOYMENT
+    return OUR_ROUTES.format(url=standin, tls_provider=provider, tls_route=route)
 
 
 def pinned(peer: str, package: str) -> str:

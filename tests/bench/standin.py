@@ -1,7 +1,7 @@
 """A stand-in provider: fixed OpenAI answers as fast as plain Python gives them, so that a proxy is what we measure.
 
 Run as a program it prints the address it listens on and serves until it is ended:
-`python -m tests.bench.standin [--port N]`.
+`python -m tests.bench.standin [--port N] [--tls-port N --tls FILE]` (a key and its certificate).
 
 It reads bodies by `Content-Length` only and never looks at a credential.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import ssl
 from typing import Any, cast
 
 import orjson
@@ -18,6 +19,8 @@ import uvloop
 
 WORDS = tuple(f" word{i:03d}" for i in range(100))
 TEXT = "".join(WORDS)
+#: A request that says this gets the first chunk of its stream, and no more until it leaves.
+HOLD = "Hold the line."
 STEP = 0.005  # seconds between two chunks of one stream
 PHASES = 5  # streams are spread over this many ticks a step, so that they do not all move at once
 USAGE = {"prompt_tokens": 25, "completion_tokens": 100, "total_tokens": 125}
@@ -187,6 +190,9 @@ class Connection(asyncio.Protocol):
         self._sent = 0
         self._usage = bool((request.get("stream_options") or {}).get("include_usage"))
         self._write(STREAM_HEAD)
+        if HOLD.encode() in body:
+            self._write(CHUNKS[0])
+            return
         self._pace.join(self)
 
     def next_chunk(self) -> bool:
@@ -205,15 +211,20 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
 
-async def serve(port: int = 0) -> asyncio.Server:
+async def serve(port: int = 0, tls: ssl.SSLContext | None = None, counts: Counts | None = None) -> asyncio.Server:
     """A running stand-in on 127.0.0.1; port 0 takes a free one."""
-    pace, counts = Pace(), Counts()
+    pace, counts = Pace(), counts or Counts()
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Connection(pace, counts), "127.0.0.1", port, backlog=1024)
+    return await loop.create_server(lambda: Connection(pace, counts), "127.0.0.1", port, backlog=1024, ssl=tls)
 
 
-async def _main(port: int) -> None:
-    server = await serve(port)
+async def _main(port: int, tls_port: int, tls: str | None) -> None:
+    counts = Counts()
+    server = await serve(port, counts=counts)
+    if tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls)
+        await serve(tls_port, context, counts)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -226,4 +237,7 @@ async def _main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
-    uvloop.run(_main(parser.parse_args().port))
+    parser.add_argument("--tls-port", type=int, default=0)
+    parser.add_argument("--tls")
+    given = parser.parse_args()
+    uvloop.run(_main(given.port, given.tls_port, given.tls))

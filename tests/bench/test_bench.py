@@ -83,6 +83,17 @@ async def test_the_standin_reads_a_request_that_arrives_in_pieces(url: str) -> N
     await writer.wait_closed()
 
 
+async def test_the_standin_holds_a_stream_that_asks_for_it(url: str) -> None:
+    body = orjson.dumps({"stream": True, "messages": [{"role": "user", "content": standin.HOLD}]})
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(load.request_bytes(url + PATH, body, None))
+    assert b"word000" in await reader.readuntil(b"\n\n\r\n")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.readexactly(1), 0.1)
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_the_standin_goes_on_when_a_stream_s_caller_leaves(url: str) -> None:
     async with httpx.AsyncClient(base_url=url) as client:
         async with client.stream("POST", PATH, content=STREAM) as answer:
@@ -235,8 +246,8 @@ def figures(ours: list[float], theirs: list[float], wrong: str | None = None) ->
 @pytest.mark.parametrize(
     ("ours", "theirs", "wrong", "met", "says"),
     [
-        ([300, 900, 600], [100, 200, 150], None, True, "| 4.00 (3.00 to 4.50) | met |"),
-        ([299.0], [100.0], None, False, "| 2.99 | **not met** |"),
+        ([500, 1500, 1000], [100, 200, 150], None, True, "| 6.67 (5.00 to 7.50) | met |"),
+        ([499.0], [100.0], None, False, "| 4.99 | **not met** |"),
         ([900.0], [100.0], "3 x status 429", None, "| not measured |"),
     ],
 )
@@ -301,7 +312,9 @@ def test_a_run_without_peers_measures_our_server(tmp_path: Path) -> None:
     ours = {figure["what"]: figure for figure in found["figures"] if figure["server"] == OURS}
     assert found["missing"] == {}, done.stderr
     assert {figure["invalid"] for figure in ours.values()} == {None}
-    assert {"chat", "streams", "start empty", "start again", "memory", "memory after"} <= set(ours)
+    assert {"chat", "alone added", "held", "streams", "start empty", "start again", "memory", "memory after"} <= set(
+        ours
+    )
     assert all(figure["median"] > 0 for figure in ours.values())
 
 

@@ -178,7 +178,7 @@ async def test_a_window_keeps_a_bounded_number_of_entries() -> None:
     for _ in range(50_000):
         clock.now += 0.0001
         await counters.take([rpm(10**9)])
-    (window,) = counters._windows.values()
+    (window,) = counters._windows[Rule.RPM].values()
     assert len(window.entries) <= 510
 
 

@@ -18,10 +18,21 @@ Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWrite
 seen: list[tuple[str, bytes]] = []
 
 
+async def ours(scope: http.Scope, send: http.Send) -> None:
+    """What only the data plane does: it is called when its caller leaves, and answers in one go."""
+    if scope["path"] == "/split":
+        await http.answer(send, 200, {"x": "a\r\nx-made-up: b"}, b"")
+        return
+    http.when_gone(scope, lambda: seen.append(("/hooked", b"left")))
+    await asyncio.sleep(0.3)
+    await http.answer(send, 200, {}, b"late")
+
+
 async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
     """Echoes a body; `/early` answers before it is read, `/slow` pauses in its answer, `/endless` never ends it.
 
-    `/lazy` takes its time before it reads.
+    `/lazy` takes its time before it reads, `/hooked` has itself called when its caller leaves, `/split` would say two
+    headers in one.
     """
     if scope["path"] == "/endless":
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -31,6 +42,9 @@ async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None
         while (await receive())["type"] != "http.disconnect":
             pass
         seen.append(("/endless", b"left"))
+        return
+    if scope["path"] in ("/hooked", "/split"):
+        await ours(scope, send)
         return
     if scope["path"] == "/early":
         await http.answer(send, 413, {}, b"too large")
@@ -300,3 +314,48 @@ async def test_a_body_that_nobody_reads_yet_is_not_late(connect: Connect, size: 
     writer.write(b"z")
     assert (await rest(reader)).startswith(b"HTTP/1.1 200 ")
     assert [(path, len(body)) for path, body in seen] == [("/lazy", size + 1)]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_who_asked_for_it_is_called_when_the_caller_leaves_and_only_then(connect: Connect, leaves: bool) -> None:
+    reader, writer = await connect()
+    writer.write(b"GET /hooked HTTP/1.1\r\nhost: x\r\n\r\n")
+    await asyncio.sleep(0.05)
+    if leaves:
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        assert seen == [("/hooked", b"left")]
+    else:
+        await reader.readuntil(b"late")
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        assert seen == []
+
+
+async def test_who_waits_behind_another_request_does_not_hide_that_its_caller_left(connect: Connect) -> None:
+    _, writer = await connect()
+    writer.write(b"GET /hooked HTTP/1.1\r\nhost: x\r\n\r\n" + LAST)
+    await asyncio.sleep(0.05)
+    # What waits stops the reading; whoever listens for the caller's end reads on.
+    writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert ("/hooked", b"left") in seen
+
+
+async def test_two_requests_in_a_packet_are_answered_in_turn(connect: Connect) -> None:
+    said = await answered(connect, POST.replace(b"/x", b"/slow") + LAST)
+    assert said.count(b"HTTP/1.1 200 ") == 2
+    assert said.index(b"abcd" if b"abcd" in said else b"ab") < said.rindex(b"HTTP/1.1 200 ")
+    assert [path for path, _ in seen] == ["/slow", "/last"]
+
+
+async def test_a_header_never_becomes_two(connect: Connect) -> None:
+    said = await answered(connect, b"GET /split HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 500 ")
+    assert b"made-up" not in said
+
+
+async def test_an_answer_to_head_has_no_body(connect: Connect) -> None:
+    said = await answered(connect, LAST.replace(b"GET", b"HEAD"))
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.endswith(b"\r\n\r\n")

@@ -296,7 +296,7 @@ def _cut(call: Call, tally: Tally) -> Tokens:
     """
     told = tally.usage or Tokens()
     told.input = told.input or _input(call)
-    told.output = max(told.output, tally.pieces, len(tally.text) // 4)
+    told.output = max(told.output, tally.pieces, tally.written // 4)
     return told
 
 

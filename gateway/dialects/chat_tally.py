@@ -44,7 +44,7 @@ class ChatTally(Tally):
         text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
         if text and isinstance(text, str):
             self.pieces += 1
-            self.text += text.encode("utf-8", "surrogatepass")
+            self.written += sse.size(text)
         elif isinstance(delta, dict):
             self.say(*_rest_of(delta))
 

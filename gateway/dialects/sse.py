@@ -34,20 +34,20 @@ class Through(Protocol):
 class Tally(ABC):
     """What a stream has said so far. `feed` it the upstream's bytes and send on what it returns.
 
-    `usage` is the provider's own count once it came. `text` is what the model wrote, in
+    `usage` is the provider's own count once it came. `written` is how much the model wrote, in bytes of
     UTF-8, and stands in for a count when a stream is cut. `pieces` counts chunks that
     carried something. `begun` says that an event came, `done` that the stream came to an end of its own.
     A dialect's own tally says in `_note` what its events mean. A `witness` hears every good event too.
     """
 
-    __slots__ = ("_rest", "begun", "done", "failed", "finished", "pieces", "text", "through", "usage", "witness")
+    __slots__ = ("_rest", "begun", "done", "failed", "finished", "pieces", "through", "usage", "witness", "written")
 
     def __init__(self, through: Through | None = None) -> None:
         self._rest = b""
         self.through = through
         self.witness: Callable[[dict[str, Any]], None] | None = None
         self.usage: Tokens | None = None
-        self.text = bytearray()
+        self.written = 0
         self.pieces = 0
         self.begun = False
         self.failed: UpstreamFailed | None = None
@@ -125,7 +125,12 @@ class Tally(ABC):
         said = "".join(lenient.text(part) for part in parts if part)
         if said:
             self.pieces += 1
-            self.text += said.encode("utf-8", "surrogatepass")
+            self.written += size(said)
+
+
+def size(text: str) -> int:
+    """Bytes of `text` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def count(holder: Any, name: str) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from gateway.errors import Overloaded
 from gateway.routes import Cooldown, Deployment
@@ -126,6 +126,15 @@ class Health:
         if found is None:
             found = self._known[deployment.id] = Condition()
         return found
+
+    def keep(self, ids: Collection[str]) -> None:
+        """Forget every deployment that is none of `ids`."""
+        self._known = {one: condition for one, condition in self._known.items() if one in ids}
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Begin anew with these. Calls under way at them leave the place they have."""
+        for one in ids:
+            self._known.pop(one, None)
 
 
 def _full(deployment: Deployment, why: str) -> Overloaded:

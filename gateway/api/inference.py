@@ -22,9 +22,9 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sse import EVENTS
 from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
+from gateway.plane import Plane, Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
-from gateway.routing import Router
 from gateway.telemetry import Tracer
 from gateway.trace import Marks
 from gateway.types import Answer, Call, Key, Request, Scope
@@ -53,7 +53,7 @@ class Inference:
         self,
         access: Access,
         proxy: Proxy,
-        router: Router,
+        plane: Plane,
         tracer: Tracer | None,
         *,
         max_body: int,
@@ -62,7 +62,7 @@ class Inference:
         self._access = access
         self._tracer = tracer
         self._proxy = proxy
-        self._router = router
+        self._plane = plane
         self._max_body = max_body
         self._body_timeout = body_timeout
 
@@ -114,29 +114,39 @@ class Inference:
         (forms.need_form if task in _FORMS else http.need_json)(headers)
         raw = await http.read_body(receive, headers, self._max_body, self._body_timeout)
         marks.read = time.perf_counter()
-        form = None
-        if task in _FORMS:
-            # In a thread: a file's hash takes as long as a hundred calls.
-            body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
-        else:
-            body = json_body.parse(raw)
-        request = _request(exchange.id, task, body, headers, marks)
-        request.form = form
+        # Not before it is read: who is refused while sending may never see why.
+        snapshot = self._plane.enter()
+        try:
+            form = None
+            if task in _FORMS:
+                # In a thread: a file's hash takes as long as a hundred calls.
+                body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
+            else:
+                body = json_body.parse(raw)
+            request = _request(exchange.id, task, body, headers, marks)
+            request.form = form
+            await self._answer(exchange, scope, request, key, snapshot)
+        finally:
+            snapshot.leave()
+
+    async def _answer(
+        self, exchange: _Exchange, scope: http.Scope, request: Request, key: Key, snapshot: Snapshot
+    ) -> None:
         if self._tracer is not None:
             request.trace = self._tracer.begin(
-                request.headers.get("traceparent"), request.body, marks.received, stream=request.stream
+                request.headers.get("traceparent"), request.body, request.marks.received, stream=request.stream
             )
         exchange.watch(scope)
-        call, answer = await self._proxy.answer(request, key)
+        call, answer = await self._proxy.answer(request, key, snapshot)
         await exchange.send(call, answer)
 
     async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
         if path == _MODELS:
-            listed = [_model(route) for route in self._router.allowed(key)]
+            listed = [_model(route) for route in self._plane.current.router.allowed(key)]
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
             await exchange.reply({"object": "list", "data": listed, "has_more": False, **ends})
             return
-        await exchange.reply(_model(self._router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
+        await exchange.reply(_model(self._plane.current.router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
 
 
 class _Exchange:

@@ -18,8 +18,8 @@ from gateway.api import http
 from gateway.api.access import Access
 from gateway.dialects import body as json_body
 from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound
+from gateway.plane import Plane
 from gateway.routes import Route, RouteTask, Task
-from gateway.routing import Router
 from gateway.types import Key, Scope
 
 #: What belongs here; the last is within the tracking API's `/api/` and comes before it.
@@ -108,10 +108,10 @@ def refusal(status: int, body: bytes) -> bytes:
 class MlflowGateway:
     """Everything under `PREFIXES`. `inference` answers the calls, on the paths of OpenAI's API."""
 
-    def __init__(self, inference: App, access: Access, router: Router, *, max_body: int, body_timeout: float) -> None:
+    def __init__(self, inference: App, access: Access, plane: Plane, *, max_body: int, body_timeout: float) -> None:
         self._inference = inference
         self._access = access
-        self._router = router
+        self._plane = plane
         self._max_body = max_body
         self._body_timeout = body_timeout
 
@@ -131,7 +131,7 @@ class MlflowGateway:
                 await http.answer(send, 200, {"content-type": "application/json"}, orjson.dumps(document))
                 return
             _need_method(scope, "POST")
-            call = await self._call(scope, receive, headers, self._router.find(name, key))
+            call = await self._call(scope, receive, headers, self._plane.current.router.find(name, key))
         except ClientGone:
             return
         except GatewayError as error:
@@ -155,9 +155,9 @@ class MlflowGateway:
         _need_method(scope, "GET")
         name = unquote(path.removeprefix(_LIST).strip("/"))
         if name:
-            return described(self._router.find(name, key))
+            return described(self._plane.current.router.find(name, key))
         tokens = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("page_token")
-        return listed(self._router.allowed(key), tokens[0] if tokens else None)
+        return listed(self._plane.current.router.allowed(key), tokens[0] if tokens else None)
 
     async def _call(
         self, scope: http.Scope, receive: http.Receive, headers: Mapping[bytes, bytes], route: Route

@@ -182,7 +182,7 @@ SIGNALS = pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=la
 
 @SIGNALS
 def test_it_ends_while_a_stream_runs(start_server: StartServer, how: signal.Signals) -> None:
-    server = start_server(FAKE)
+    server = start_server(FAKE, drain=1)
     with server.client() as client, client.stream("POST", "/v1/chat/completions", json=ASKED) as answer:
         next(answer.iter_bytes())
         ended(server, how)

@@ -87,7 +87,7 @@ def seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             wait = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     # NaN and negative numbers are no wait; nobody is believed beyond a day.
     return min(wait, 86400.0) if wait > 0 else None

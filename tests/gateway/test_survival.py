@@ -12,7 +12,7 @@ import pytest
 
 from gateway.errors import Overloaded
 from gateway.routes import Cooldown, Deployment, Limits, Queue, Retries, Route, Timeouts
-from gateway.types import UsageFilter
+from gateway.types import Answer, UpstreamRequest, UsageFilter
 from tests.gateway.test_fallback import Bench, Recorder, journalled, route  # noqa: F401 - a fixture
 
 UNLIMITED = Limits()
@@ -44,6 +44,17 @@ async def test_retry_after_is_waited_for_unless_it_is_too_long() -> None:
     bench = Bench([free("first", "a", retries=Retries(3, longest=1))], [asked])
     assert (await bench.send(await bench.admit())).status == 429
     assert len(asked.asked) == 1
+
+
+async def test_a_retry_after_that_is_no_date_is_not_believed() -> None:
+    class Lying(Recorder):
+        async def send(self, request: UpstreamRequest) -> Answer:
+            answer = await super().send(request)
+            answer.headers["retry-after"] = "Mon, 01 Jan 99999999999 00:00:00 GMT"
+            return answer
+
+    bench = Bench([free("first", "a", retries=Retries(1, backoff=0.01))], [Lying("a", DOWN)])
+    assert (await bench.send(await bench.admit())).status == 503
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])

@@ -18,7 +18,7 @@ _MANY = 64
 #: Larger bodies are searched: that is done in one go, without a copy.
 _SMALL = 64 * 1024
 _SPACE = b" \t\r\n"
-#: How deep orjson writes.
+#: How deep a body may be: orjson writes four levels more, of which a translation may add a few.
 _DEPTH = 250
 
 
@@ -34,6 +34,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(document, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
+    if body.count(b"[") + body.count(b"{") > _DEPTH:
+        _check_depth(document)
     if len(body) <= _SMALL and _is_itself(body, document):
         return document
     if (
@@ -42,8 +44,6 @@ def parse(body: bytes) -> dict[str, Any]:
         or any(body.count(b'"%b"' % key.encode()) > 1 for key in document)
     ):
         _check_exactly(body)
-    if body.count(b"[") + body.count(b"{") > _DEPTH:
-        _check_depth(document)
     return document
 
 
@@ -60,9 +60,9 @@ def _is_itself(body: bytes, document: dict[str, Any]) -> bool:
 
 
 def _check_depth(document: dict[str, Any]) -> None:
-    """Refuse now what could not be written again: the parser reads deeper than its writer."""
+    """Refuse now what could not be written in another dialect: the parser reads deeper than its writer."""
     try:
-        orjson.dumps(document)
+        orjson.dumps([[[[document]]]])
     except TypeError:
         raise _too_deep() from None
 

@@ -29,6 +29,8 @@ _TOO_LONG = re.compile(
     rb"|input is too long|maximum (?:number of )?(?:input )?tokens|reduce the length",
     re.IGNORECASE,
 )
+#: How many of the fields that were dropped a header names, and how much of each name. The names are a caller's text.
+_NAMED, _LONGEST_NAME = 20, 100
 _DEFAULT_COOLDOWN = Cooldown()
 #: Headers that mean something in one dialect only.
 _OF_MESSAGES = ("anthropic-version", "anthropic-beta")
@@ -80,6 +82,13 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     finally:
         if not told:
             condition.forsaken()
+
+
+def headers(one: Attempt) -> dict[str, str]:
+    """What a caller is told of the attempt that answered it: where it was, and what was left out of the request."""
+    named = [name.encode("unicode_escape").decode("ascii")[:_LONGEST_NAME] for name in one.dropped[:_NAMED]]
+    dropped = {"x-promptyard-dropped": ", ".join(named)} if named else {}
+    return {"x-promptyard-deployment": one.deployment.id, **dropped}
 
 
 class _Place:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import orjson
 
-from gateway import byok, limits
+from gateway import attempts, byok, limits
 from gateway.cache import Cache, Wish
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
@@ -94,7 +94,7 @@ class Proxy:
             call, answer = await self._asked(request, key, route, snapshot)
             asked[0] = call
             if call.attempt is not None:
-                answer.headers["x-promptyard-deployment"] = call.attempt.deployment.id
+                answer.headers |= attempts.headers(call.attempt)  # for those who share it
             # What a fallback answered is not given again once the route itself is back.
             return answer, lambda: call.settled and call.error is None and call.route is route
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from gateway import limits
+from gateway import attempts, limits
 from gateway.api import forms, http
 from gateway.api.access import Access
 from gateway.api.server_timing import server_timing
@@ -42,8 +42,6 @@ _FORMS = frozenset((Task.TRANSCRIPTIONS,))
 #: The caller's headers an upstream gets to see; everything else stays here.
 _PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
 _MODELS = "/v1/models"
-#: How many of the fields that were dropped a header names.
-_NAMED = 20
 
 
 class Inference:
@@ -182,9 +180,7 @@ class _Exchange:
         headers = {**answer.headers, **self._own(), **limits.headers(call.grants)}
         headers["server-timing"] = server_timing(call.request.marks, time.perf_counter())
         if call.attempt is not None:
-            headers["x-promptyard-deployment"] = call.attempt.deployment.id
-            if call.attempt.dropped:
-                headers["x-promptyard-dropped"] = ", ".join(call.attempt.dropped[:_NAMED])
+            headers |= attempts.headers(call.attempt)
         if answer.chunks is None:
             self._started = True
             await http.answer(self._send, answer.status, headers, answer.body)

@@ -104,7 +104,7 @@ def test_a_date_is_a_wait_too() -> None:
     assert seconds(None) is None
 
 
-@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "1 Jan 2026 00:00:00 +9999999999999999999999"])
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "1 Jan 2026 00:00:00 +99999999999999999999"])
 def test_a_date_beyond_every_calendar_is_none(date: str) -> None:
     assert seconds(date) is None
 

@@ -10,9 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway import tokens
 from gateway.errors import Overloaded
 from gateway.routes import Cooldown, Deployment, Limits, Queue, Retries, Route, Timeouts
 from gateway.types import Answer, UpstreamRequest, UsageFilter
+from gateway.usage import LEFT
 from tests.gateway.test_fallback import Bench, Recorder, journalled, route  # noqa: F401 - a fixture
 
 UNLIMITED = Limits()
@@ -169,6 +171,27 @@ async def test_leaving_a_hedge_cancels_both(caplog: pytest.LogCaptureFixture) ->
         await task
     assert [bench.router.health.of(one).running for one in hedging.deployments] == [0, 0]
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "leaves", "read"),
+    [({"stall": 0}, 0.02, ["a"]), ({"stall": 0}, 0.2, ["a", "b"]), ({**DOWN, "delay": 0.1}, 0.3, ["b"])],
+)
+async def test_leaving_a_hedge_counts_each_prompt_once(first: Any, leaves: float, read: list[str]) -> None:
+    hedging = free("first", "a", "b", strategy="priority", hedge=0.05, timeouts=Timeouts())
+    bench = Bench([hedging], [Recorder("a", first), Recorder("b", {"stall": 0})])
+    call = await bench.admit()
+    task = asyncio.create_task(bench.send(call))
+    await asyncio.sleep(leaves)
+    task.cancel(LEFT)
+    with pytest.raises(asyncio.CancelledError) as gone:
+        await task
+    bench.meter.close(call, gone.value)
+    by = {row.group["deployment"]: row for row in await bench.ledger.sums(["deployment"], UsageFilter())}
+    assert {name: row.input_tokens for name, row in by.items()} == {
+        f"{name}/{name}-model": tokens.likely(call.request.body) for name in read
+    }
+    assert sum(row.calls for row in by.values()) == 1
 
 
 async def test_the_loser_of_a_hedge_is_recorded_and_is_no_call_of_its_own() -> None:

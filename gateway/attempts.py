@@ -71,6 +71,7 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
             condition.failed(_cooldown(route), failure.retry_after)
         told = not isinstance(outcome, BadRequest)
         if failure is not None:
+            one.asked = False
             one.end()
             _note_end(one, outcome)
             return failure
@@ -116,7 +117,7 @@ def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
 
 
 async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
-    one.started = time.perf_counter()
+    one.started, one.asked = time.perf_counter(), True
     provider = router.provider(one.deployment)
     try:
         one.task = _dialect(provider, call, one.deployment)

@@ -67,8 +67,8 @@ class Meter:
         elif isinstance(error, Exception):
             self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
         else:
-            # Cancelled: the upstream may have read the prompt, so the prompt stays counted.
-            read = Tokens(input=_input(call)) if call.attempt else Tokens()
+            # Cancelled: an upstream that was asked may have read the prompt, so the prompt stays counted.
+            read = Tokens(input=_input(call)) if call.attempt and call.attempt.asked else Tokens()
             end = _cancelled_by(error)
             self._settle(call, end.status, end.code, read, estimated=True)
 
@@ -83,8 +83,9 @@ class Meter:
             self._write(request, key, name, "", end.status, end.code, self._clock(), None, Tokens(), 0, priced=True)
 
     def forsaken(self, call: Call, attempt: Attempt) -> None:
-        """Record an attempt that was begun and given up for another: its upstream may have read the prompt."""
-        self._part(call, attempt, ClientGone.status, "forsaken", Tokens(input=_input(call)))
+        """Record an attempt that was given up for another: an upstream that was asked may have read the prompt."""
+        read = Tokens(input=_input(call)) if attempt.asked else Tokens()
+        self._part(call, attempt, ClientGone.status, "forsaken", read)
 
     def broken(self, call: Call, attempt: Attempt, tally: Tally, error: GatewayError) -> None:
         """Record an attempt whose stream broke off and is continued by another."""

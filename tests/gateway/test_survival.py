@@ -128,6 +128,28 @@ async def test_a_full_deployment_makes_others_wait_and_then_says_so() -> None:
     assert bench.router.health.of(one.deployments[0]).running == 0
 
 
+@pytest.mark.parametrize(
+    ("step", "fields"),
+    [({"stall": 0}, {}), (DOWN, {"retries": Retries(1, backoff=5)})],
+    ids=["in a queue", "between two rounds"],
+)
+async def test_leaving_while_nobody_is_asked_costs_nothing(step: Any, fields: Mapping[str, Any]) -> None:
+    one = Deployment("a", "a-model", concurrency=1, queue=Queue(5, 5.0))
+    bench = Bench([Route("first", (one,), limits=UNLIMITED, timeouts=Timeouts(), **fields)], [Recorder("a", step)])
+    condition, queued = bench.router.health.of(one), not fields
+    if queued:
+        await condition.enter(one)
+    call = await bench.admit()
+    task = asyncio.create_task(bench.send(call))
+    await asyncio.sleep(0.05)
+    task.cancel(LEFT)
+    with pytest.raises(asyncio.CancelledError) as gone:
+        await task
+    bench.meter.close(call, gone.value)
+    [row] = await bench.ledger.sums([], UsageFilter())
+    assert (row.calls, row.input_tokens, condition.running) == (1, 0, 1 if queued else 0)
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_hedge_answers_when_the_first_is_slow(streamed: bool) -> None:
     slow, quick = Recorder("slow", {"delay": 30}), Recorder("quick", {"answer": "sooner"})

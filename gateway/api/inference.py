@@ -182,15 +182,15 @@ class _Exchange:
         if call.attempt is not None:
             headers |= attempts.headers(call.attempt)
         if answer.chunks is None:
-            self._started = True
             await http.answer(self._send, answer.status, headers, answer.body)
+            self._started = True
             return
         async with aclosing(answer.chunks) as chunks:
             # The first chunk is here already. Taking it starts the generator, which from now on settles the
             # call however it ends; one that was never started would not.
             first = await anext(chunks, b"")
-            self._started = True
             await self._begin(answer.status, headers)
+            self._started = True
             await self._part(first)
             async for chunk in chunks:
                 await self._part(chunk)

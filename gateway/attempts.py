@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from gateway.dialects import lenient, translation
@@ -17,7 +16,7 @@ from gateway.providers.faulty import Drawn
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
-from gateway.timing import Within
+from gateway.timing import Within, retry_after
 from gateway.types import Answer, Attempt, Call, Provider, UpstreamRequest
 
 #: An upstream's status that another deployment may do better than. Every other 4xx is the caller's own.
@@ -32,6 +31,8 @@ _TOO_LONG = re.compile(
 #: How many of the fields that were dropped a header names, and how much of each name. The names are a caller's text.
 _NAMED, _LONGEST_NAME = 20, 100
 _DEFAULT_COOLDOWN = Cooldown()
+#: Seconds a deployment is left alone for at most, whatever its upstream asks.
+_LONGEST_REST = 3600.0
 #: Headers that mean something in one dialect only.
 _OF_MESSAGES = ("anthropic-version", "anthropic-beta")
 
@@ -138,7 +139,8 @@ def _judged(route: Route, deployment: Deployment, outcome: Answer | GatewayError
     if isinstance(outcome, GatewayError):
         return Failure(deployment, outcome, outcome.message, outcome.retry_after)
     if outcome.status >= 500 or outcome.status in _ELSEWHERE:
-        return Failure(deployment, outcome, f"HTTP {outcome.status}", _retry_after(outcome))
+        wait = retry_after(outcome.headers.get("retry-after"), _LONGEST_REST)
+        return Failure(deployment, outcome, f"HTTP {outcome.status}", wait)
     if outcome.status in _MAY_BE_LENGTH and route.context_fallbacks and _TOO_LONG.search(outcome.body):
         return Failure(deployment, outcome, "the conversation is too long for it", too_long=True)
     return None
@@ -149,19 +151,6 @@ def _cooldown(route: Route) -> Cooldown | None:
     if route.cooldown is None and (len(route.deployments) > 1 or route.fallbacks):
         return _DEFAULT_COOLDOWN
     return route.cooldown if route.cooldown and route.cooldown.seconds else None
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Seconds the upstream asked to be left alone for: a number or a date, an hour at most."""
-    said = answer.headers.get("retry-after", "")
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
 
 
 def _dialect(provider: Provider, call: Call, deployment: Deployment) -> Task:

@@ -7,6 +7,8 @@ import re
 import time
 from typing import NamedTuple
 
+from pydantic import SecretStr
+
 from gateway.dialects import lenient, translation
 from gateway.dialects.dialect import Losses
 from gateway.dialects.registry import DIALECTS, tally_of
@@ -66,11 +68,11 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     try:
         outcome = await _outcome(router, call, route, one)
         failure = _judged(route, one.deployment, outcome)
+        told = not (isinstance(outcome, BadRequest) or _is_about_theirs(call, route, outcome))
         if failure is None or failure.too_long:
             condition.answered(time.perf_counter() - one.started)
-        elif not isinstance(outcome, BadRequest):
+        elif told:
             condition.failed(_cooldown(route), failure.retry_after)
-        told = not isinstance(outcome, BadRequest)
         if failure is not None:
             one.asked = False
             one.end()
@@ -144,6 +146,16 @@ def _judged(route: Route, deployment: Deployment, outcome: Answer | GatewayError
     if outcome.status in _MAY_BE_LENGTH and route.context_fallbacks and _TOO_LONG.search(outcome.body):
         return Failure(deployment, outcome, "the conversation is too long for it", too_long=True)
     return None
+
+
+def _theirs(call: Call, route: Route) -> SecretStr | None:
+    """The caller's own credential, for the route it was brought to: a fallback may be another provider's."""
+    return call.request.credential if route.name == call.request.model else None
+
+
+def _is_about_theirs(call: Call, route: Route, outcome: Answer | GatewayError) -> bool:
+    """Whether the caller's own credential is rate-limited: others' calls have nothing to fear of the deployment."""
+    return isinstance(outcome, Answer) and outcome.status == 429 and _theirs(call, route) is not None
 
 
 def _cooldown(route: Route) -> Cooldown | None:
@@ -224,8 +236,7 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
         stream=asked.stream,
         connect=route.timeouts.connect,
         content_type="application/json" if asked.form is None else asked.form.content_type,
-        # For the route it was brought to; a fallback may be another provider's.
-        credential=asked.credential if route.name == asked.model else None,
+        credential=_theirs(call, route),
     )
 
 

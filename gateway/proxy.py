@@ -39,8 +39,6 @@ class Proxy:
         except BaseException as error:
             self._meter.refuse(request, key, route, error)
             raise
-        if route.shadow is not None:
-            self._shadows.cast(route, request, snapshot)
         if route.cache is None:
             return await self._asked(request, key, route, snapshot)
         return await self._cached(request, key, route, route.cache, snapshot)
@@ -50,9 +48,11 @@ class Proxy:
         await self._shadows.close()
 
     async def _copied(self, request: Request, key: Key, snapshot: Snapshot) -> tuple[Call, Answer]:
-        return await self._asked(request, key, snapshot.router.find(request.model, key), snapshot)
+        return await self._asked(request, key, snapshot.router.find(request.model, key), snapshot, is_copy=True)
 
-    async def _asked(self, request: Request, key: Key, route: Route, snapshot: Snapshot) -> tuple[Call, Answer]:
+    async def _asked(
+        self, request: Request, key: Key, route: Route, snapshot: Snapshot, *, is_copy: bool = False
+    ) -> tuple[Call, Answer]:
         """Ask upstream: admitted, measured, and recorded however it ends."""
         try:
             call = await self._limiter.admit(key, route, request)
@@ -61,6 +61,9 @@ class Proxy:
             self._meter.refuse(request, key, route, error)
             raise
         try:
+            if route.shadow is not None and not is_copy:
+                # Only now: a caller beyond its limits must not spend by way of copies.
+                self._shadows.cast(route, request, snapshot)
             way = Way(snapshot.router, self._limiter, call)
             answer = await self._counted(call, snapshot) or await send(way, self._meter)
             request.marks.answered = time.perf_counter()

@@ -100,7 +100,7 @@ class _Importer:
         self.plan.finish()
 
     def _task(self, path: strict.Path, one: dict[str, Any]) -> str | None:
-        said = next((one[key] for key in ("endpoint_type", "route_type", "task_type") if key in one), None)
+        said = _type(one)
         if (task := TASKS.get(str(said))) is None:
             self.plan.lose(path, f"{strict.shown(one['name'])} is for {strict.shown(said)}, which is not known.")
         return task
@@ -117,6 +117,7 @@ class _Importer:
         elif (task := self._task(path, one)) is not None:
             route = RoutePlan(path, task)
             source = self._source((*path, "model", "config"), name, provider, model)
+            source.asked = "completions" if _type(one) == "llm/v1/completions" else task
             route.add(*self.plan.place(source, name), None)
             self._limit((*path, "limit"), name, one.get("limit"), route)
             self.plan.routes[name] = route
@@ -210,6 +211,11 @@ class _Importer:
             if not text.startswith("$") and (file := _file(folder, text)) is not None:
                 return f"${{file:{file}}}"
         return self.plan.secret(value, variable, path, name)
+
+
+def _type(one: dict[str, Any]) -> Any:
+    """An endpoint's type, under whichever name the file's version has for it."""
+    return next((one[key] for key in ("endpoint_type", "route_type", "task_type") if key in one), None)
 
 
 def _file(folder: Path, name: str) -> Path | None:

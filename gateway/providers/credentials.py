@@ -14,8 +14,10 @@ from gateway.types import Answer
 
 log = logging.getLogger(__name__)
 
+#: Statuses that are about a credential: unknown, not paid for, not allowed.
+REFUSED = (401, 402, 403)
 #: Statuses after which the next credential is tried, and seconds the first rest after each takes at least and at most.
-_RESTS = {401: (60.0, 3600.0), 403: (60.0, 3600.0), 429: (1.0, 60.0)}
+_RESTS = {**dict.fromkeys(REFUSED, (60.0, 3600.0)), 429: (1.0, 60.0)}
 #: Nobody is believed beyond a day.
 _LONGEST_REST = 86400.0
 

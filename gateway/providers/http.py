@@ -15,7 +15,7 @@ from gateway.dialects import lenient
 from gateway.dialects.plain import NOT_JSON
 from gateway.dialects.sse import EVENTS
 from gateway.errors import UpstreamFailed, to_openai
-from gateway.providers.credentials import Credentials
+from gateway.providers.credentials import REFUSED, Credentials
 from gateway.providers.rows import AUTH, Row
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec, Task
@@ -48,7 +48,7 @@ class HttpProvider:
         if request.credential is not None:
             headers |= self._theirs(request.credential)
             answer = await self._transport.post(url, body, headers, request.connect, stream=request.stream)
-            if answer.status in (401, 403):
+            if answer.status in REFUSED:
                 return _theirs_refused(answer, self.name, request.task)
             return await checked(answer, self.name, request.task)
         for credential in self._credentials.turn():
@@ -129,11 +129,11 @@ async def checked(answer: Answer, provider: str, task: Task) -> Answer:
         raise UpstreamFailed(f"Provider '{provider}' answered {wrong}.")
     if answer.chunks is not None:
         return answer
-    if answer.status in (401, 403):
+    if answer.status in REFUSED:
         # Its text may quote our credential, and its status would tell the caller that *its* key is bad.
         raise UpstreamFailed(
             f"Provider '{provider}' refused our credential (HTTP {answer.status}). "
-            "Whoever runs this gateway has to look at its api_key.",
+            "Whoever runs this gateway has to look at its api_key, and the account behind it.",
             code="upstream_refused_credential",
         )
     if answer.status >= 400:

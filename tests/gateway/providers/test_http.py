@@ -94,7 +94,7 @@ async def test_a_caller_s_credential_goes_in_place_of_ours(transport: Transport,
     assert dict(upstream.last.headers)["x-api-key"] == "first"
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.parametrize("task", [Task.CHAT, Task.MESSAGES])
 async def test_a_caller_s_bad_credential_is_the_caller_s_to_mend(
     transport: Transport, upstream: Upstream, status: int, task: Task
@@ -176,7 +176,7 @@ async def test_any_other_error_is_told_in_openais(status: int, body: bytes) -> N
     assert error["message"] == f"Provider 'p' answered HTTP {status}" + (": no" if b"no" in body else ".")
 
 
-@pytest.mark.parametrize("status", [100, 199, 204, 301, 302, 304, 307, 401, 403, 600, 999])
+@pytest.mark.parametrize("status", [100, 199, 204, 301, 302, 304, 307, 401, 402, 403, 600, 999])
 async def test_what_is_no_answer_is_a_failure(status: int) -> None:
     with pytest.raises(UpstreamFailed, match="Provider 'p'") as caught:
         await checked(Answer(status, {}, b"" if status != 401 else b'{"error": "sk-secret"}'), "p", Task.CHAT)

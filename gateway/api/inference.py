@@ -21,7 +21,7 @@ from gateway.dialects import body as json_body
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sse import EVENTS
-from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
+from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound, Overloaded
 from gateway.plane import Plane, Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
@@ -71,13 +71,13 @@ class Inference:
         exchange = _Exchange(send, _request_id(), DIALECTS[task or Task.CHAT])
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
-            key = await self._caller(headers)
+            key = await self._access.caller(headers, Scope.INFERENCE)
             marks.authenticated = time.perf_counter()
             if task is not None:
-                _need_method(scope, "POST")
+                http.need_method(scope, "POST")
                 await self._infer(exchange, scope, headers, receive, task, key, marks)
             elif scope["path"] == _MODELS or scope["path"].startswith(f"{_MODELS}/"):
-                _need_method(scope, "GET")
+                http.need_method(scope, "GET")
                 await self._models(exchange, scope["path"], key)
             else:
                 raise NotFound(f"There is no {scope['method']} {scope['path'][:200]} here. See /docs.")
@@ -90,14 +90,6 @@ class Inference:
         except Exception:
             log.exception("%s: a fault of ours", exchange.id)
             await exchange.fail(GatewayError("Something went wrong inside the gateway. Its log says more."))
-
-    async def _caller(self, headers: Mapping[bytes, bytes]) -> Key:
-        try:
-            return self._access.allow(headers, Scope.INFERENCE)
-        except InvalidKey:
-            if not await self._access.look_again(headers):
-                raise
-            return self._access.allow(headers, Scope.INFERENCE)
 
     async def _infer(
         self,
@@ -250,10 +242,3 @@ def _model(route: Route) -> dict[str, Any]:
     """A route as OpenAI and Anthropic both list a model: neither's client minds the other's fields. `task` is ours."""
     named = {"id": route.name, "object": "model", "created": 0, "owned_by": "promptyard", "task": route.task.value}
     return {**named, "type": "model", "display_name": route.name, "created_at": "1970-01-01T00:00:00Z"}
-
-
-def _need_method(scope: http.Scope, method: str) -> None:
-    if scope["method"] != method:
-        error = MethodNotAllowed(f"{scope['path'][:200]} takes {method}, not {scope['method']}.")
-        error.headers["allow"] = method
-        raise error

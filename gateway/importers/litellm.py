@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 from gateway import strict
-from gateway.config_yaml import Document
+from gateway.config_yaml import Document, listed, mapping
 from gateway.errors import ConfigError
 from gateway.importers import known
-from gateway.importers.litellm_routes import SETTINGS, Entry, Routes, mapping, number
+from gateway.importers.litellm_routes import SETTINGS, Entry, Routes, number
 from gateway.importers.litellm_unmapped import message, says_nothing
 from gateway.importers.plan import Plan, Source, no_key_needed
 
@@ -198,15 +198,15 @@ class _Importer:
             said = mapping(self._data.get(section))
             general: list[tuple[Any, strict.Path]] = []
             for key in ("fallbacks", "context_window_fallbacks"):
-                for index, pairs in enumerate(_list(said.get(key))):
+                for index, pairs in enumerate(listed(said.get(key))):
                     for name, others in mapping(pairs).items():
                         path: strict.Path = (section, key, index, name)
-                        listed = [(other, (*path, place)) for place, other in enumerate(_list(others))]
+                        places = [(other, (*path, place)) for place, other in enumerate(listed(others))]
                         if name == "*" and key == "fallbacks":
-                            general += listed
+                            general += places
                         else:
-                            self._fall_back(name, listed, path, context=key != "fallbacks")
-            others = _list(said.get("default_fallbacks"))
+                            self._fall_back(name, places, path, context=key != "fallbacks")
+            others = listed(said.get("default_fallbacks"))
             general += [(other, (section, "default_fallbacks", place)) for place, other in enumerate(others)]
             self._for_all(general)
 
@@ -263,9 +263,5 @@ def _provider(params: dict[str, Any]) -> tuple[str, str]:
     return (head, tail) if slash else (known.family(model), model)
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _items(value: Any) -> list[dict[str, Any]]:
-    return [one for one in _list(value) if isinstance(one, dict)]
+    return [one for one in listed(value) if isinstance(one, dict)]

@@ -65,11 +65,13 @@ class Inference:
         self._body_timeout = body_timeout
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
-        """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
+        """Answer one request; every failure, ours too, is an error in the caller's shape."""
         marks = Marks(time.perf_counter())
         task = _TASKS.get(scope["path"])
-        exchange = _Exchange(send, _request_id(), DIALECTS[task or Task.CHAT])
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        # Paths of no task have no dialect of their own; only Anthropic's clients say this.
+        other = Task.MESSAGES if b"anthropic-version" in headers else Task.CHAT
+        exchange = _Exchange(send, _request_id(), DIALECTS[task or other])
         try:
             key = await self._access.caller(headers, Scope.INFERENCE)
             marks.authenticated = time.perf_counter()

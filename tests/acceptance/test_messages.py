@@ -103,6 +103,14 @@ def test_refusals_have_anthropics_shape(
     assert said in body["error"]["message"]
 
 
+def test_what_is_not_here_has_anthropics_shape_too(claude: anthropic.Anthropic) -> None:
+    for ask in (lambda: claude.models.retrieve("nobody"), lambda: claude.messages.batches.retrieve("one")):
+        with pytest.raises(anthropic.NotFoundError) as refused:
+            ask()
+        body: Any = refused.value.body
+        assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
+
+
 def test_an_upstreams_error_has_anthropics_shape_too(claude: anthropic.Anthropic, upstream: Upstream) -> None:
     error = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limit"}}
     upstream.then(whole(error, status=429, retry_after="3"))

@@ -22,14 +22,14 @@ class ChatTally(Tally):
         self._hide_usage = hide_usage
 
     def _note(self, document: dict[str, Any]) -> bool:
+        if document.get("error") or document.get("object") == "error":
+            raise _broken_off(document)
         choices = document.get("choices")
         if isinstance(choices, list):
             for choice in choices:
                 if not isinstance(choice, dict):
                     raise UpstreamFailed("The provider's stream holds a choice that is not a JSON object.")
                 self._note_choice(choice)
-        if not choices and document.get("error"):
-            raise UpstreamFailed(f"The provider broke its stream off: {sse.said(document['error'])}")
         usage = document.get("usage")
         if not isinstance(usage, dict):
             return False
@@ -37,7 +37,9 @@ class ChatTally(Tally):
         return self._hide_usage and not choices
 
     def _note_choice(self, choice: dict[str, Any]) -> None:
-        if choice.get("finish_reason"):
+        if finish := choice.get("finish_reason"):
+            if finish == "error":
+                raise _broken_off({"choices": [choice]})
             self.finished = True
         delta = choice.get("delta")
         # Chat says `delta`, completions say `text`.
@@ -47,6 +49,10 @@ class ChatTally(Tally):
             self.written += sse.size(text)
         elif isinstance(delta, dict):
             self.say(*_rest_of(delta))
+
+
+def _broken_off(document: dict[str, Any]) -> UpstreamFailed:
+    return UpstreamFailed(f"The provider broke its stream off: {sse.said(sse.error_in(document))}")
 
 
 def _rest_of(delta: dict[str, Any]) -> list[Any]:

@@ -139,6 +139,21 @@ def count(holder: Any, name: str) -> int:
     return min(value, _MOST) if isinstance(value, int) and value > 0 else 0
 
 
+def error_in(document: dict[str, Any]) -> Any:
+    """The error that an answer or chunk of chat's kind holds, however it calls itself; nothing where it holds none.
+
+    Some begin their answer with 200 and fail later: OpenRouter then says `error` beside the choices or in one, Mistral
+    a finish reason of that name, older vLLM an object of it.
+    """
+    if document.get("error") or document.get("object") == "error":
+        return document.get("error") or document
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+            return choice.get("error") or "its finish_reason is 'error'"
+    return None
+
+
 def said(error: Any) -> str:
     """The message of an upstream's `error`, as text that can be put into ours."""
     return lenient.said(error.get("message", error) if isinstance(error, dict) else error)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from gateway.config_secrets import names_secret
 from gateway.dialects import lenient
 from gateway.dialects.plain import NOT_JSON
-from gateway.dialects.sse import EVENTS
+from gateway.dialects.sse import EVENTS, error_in, said
 from gateway.errors import UpstreamFailed, to_openai
 from gateway.providers.credentials import REFUSED, Credentials
 from gateway.providers.rows import AUTH, Row
@@ -140,6 +140,9 @@ async def checked(answer: Answer, provider: str, task: Task) -> Answer:
         return _error(answer, provider, task)
     document = _object(answer.body)
     if document is not None:
+        # A response that failed is one in its own dialect, and says why.
+        if task is not Task.RESPONSES and (error := error_in(document)):
+            raise UpstreamFailed(f"Provider '{provider}' sent an error as if it were an answer: {said(error)}")
         answer.document = document
     elif task not in NOT_JSON or not answer.body:
         raise UpstreamFailed(f"Provider '{provider}' answered with {kind}, not with a JSON object.")

@@ -99,6 +99,10 @@ def test_comments_and_other_fields_pass() -> None:
         (event({"choices": [1]}), "not a JSON object"),
         (event({"error": {"message": "out of memory"}}), "out of memory"),
         (event({"error": "bad"}), "bad"),
+        # OpenRouter says it beside a choice, Mistral and it by a finish reason, older vLLM in an object of its own.
+        (event({"error": {"message": "gone"}, "choices": [{"delta": {"content": ""}, "finish_reason": "x"}]}), "gone"),
+        (event({"choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}), "finish_reason"),
+        (event({"object": "error", "message": "no room", "type": "x", "code": 400}), "no room"),
     ],
 )
 def test_garbage_and_upstream_errors_end_the_stream(chunk: bytes, message: str) -> None:

@@ -154,6 +154,27 @@ async def test_an_error_told_anew_is_one_for_anthropic_s_clients_too() -> None:
 JSON = {"content-type": "application/json"}
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"error": {"message": "gone", "code": 502}}',
+        b'{"error": {"message": "gone", "code": 502}, "choices": [{"message": {"content": ""}}]}',
+        b'{"choices": [{"message": {"content": "Hel"}, "finish_reason": "error", "error": {"message": "gone"}}]}',
+        b'{"object": "error", "message": "gone"}',
+        b'{"type": "error", "error": {"message": "gone"}}',
+    ],
+)
+@pytest.mark.parametrize("task", [Task.CHAT, Task.MESSAGES, Task.EMBEDDINGS])
+async def test_an_error_that_says_200_is_a_failure(said: bytes, task: Task) -> None:
+    with pytest.raises(UpstreamFailed, match=r"an error as if it were an answer: .*gone"):
+        await checked(Answer(200, {"content-type": "application/json"}, said), "p", task)
+
+
+async def test_a_failed_response_is_an_answer_in_its_dialect() -> None:
+    failed = Answer(200, {"content-type": "application/json"}, b'{"status": "failed", "error": {"message": "gone"}}')
+    assert await checked(failed, "p", Task.RESPONSES) is failed
+
+
 @pytest.mark.parametrize("status", [200, 201])
 async def test_a_json_object_passes_whatever_it_is_called(status: int) -> None:
     answer = Answer(status, {"content-type": "text/plain"}, b'{"a": 1}')

@@ -104,6 +104,11 @@ def test_model_and_lab_load_behind_and_say_so(protected_server: Server) -> None:
     assert "Traceback" not in log
 
 
+def test_a_start_wants_nothing_of_the_network(protected_server: Server) -> None:
+    protected_server.wait_ready()
+    assert protected_server.wanted() == ""
+
+
 def test_the_root_leads_somewhere(start_server: StartServer, protected_server: Server) -> None:
     without = httpx.get(f"{start_server(FAKE, admin_key=None).url}/", follow_redirects=True)
     assert (without.status_code, without.url.path) == (200, "/docs")

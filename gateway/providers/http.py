@@ -21,6 +21,9 @@ from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
+#: Characters a credential has at least, to be looked for in what an upstream says.
+_SHORTEST = 8
+
 
 class HttpProvider:
     """A provider as its row says, with what the configuration adds to that."""
@@ -36,6 +39,10 @@ class HttpProvider:
         self._transport = transport.through(spec.proxy, spec.ca_bundle)
         self._headers = {name.lower(): value.get_secret_value() for name, value in spec.headers.items()}
         self._credentials = Credentials(spec.name, spec.credentials, self._ours)
+        secrets = [*spec.credentials, *(value for name, value in spec.headers.items() if names_secret(name))]
+        # Longest first: one may be a part of another. Those that are short words would be found in any text.
+        texts = sorted({secret.get_secret_value() for secret in secrets}, key=len, reverse=True)
+        self._hidden = [text.encode() for text in texts if len(text) >= _SHORTEST]
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""
@@ -56,6 +63,10 @@ class HttpProvider:
             answer = await self._transport.post(url, body, headers, request.connect, stream=request.stream)
             if not self._credentials.refused(credential, answer):
                 break
+        if answer.status >= 400:
+            # Some quote the credential they do not like, and not only under 401.
+            for secret in self._hidden:
+                answer.body = answer.body.replace(secret, b"***")
         return await checked(answer, self.name, request.task)
 
     def speaks(self, task: Task, model: str) -> bool:

@@ -21,8 +21,8 @@ from tests.conftest import StartServer
 from tests.services import shut as network
 from tests.services.gateway import CREDENTIAL, connected, make_key, received
 from tests.services.promptyard import Server
-from tests.services.upstream import Upstream, running
-from tests.services.ways import WAYS, Way, configuration, good
+from tests.services.upstream import Upstream, running, whole
+from tests.services.ways import WAYS, Way, configuration, error_said, good
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,20 @@ def test_a_caller_gives_litellm_no_orders(http: httpx.Client, upstream: Upstream
     assert answer.json()["choices"][0]["message"]["content"] == "Hello"
     assert upstream.last.header("authorization") == f"Bearer {CREDENTIAL}"
     assert elsewhere.asked == []
+
+
+@every_way
+def test_an_upstream_that_quotes_our_credential_is_not_quoted(
+    server: Server, http: httpx.Client, upstream: Upstream, way: Way
+) -> None:
+    error = {"type": "x", "message": f"Incorrect API key: {CREDENTIAL}.", "param": None, "code": None}
+    statuses = (400, 401, 403, 429, 500)
+    upstream.then(*(whole({"type": "error", "error": error}, status) for status in statuses))
+    answers = [http.request(**way.request()) for _ in statuses]
+    assert [answer.status_code for answer in answers] == [400, 502, 502, 429, 500]
+    assert "Incorrect API key: ***." in error_said(answers[0]).message
+    assert not any(CREDENTIAL in answer.text + str(answer.headers) for answer in answers)
+    assert CREDENTIAL not in server.stderr()
 
 
 #: A request's target, and whether it still is the path that needs a key.

@@ -68,7 +68,7 @@ WAYS: Mapping[str, Way] = {
 #: Routes that are no conversation have their task's name.
 KINDS = ("embeddings", "moderations", "images", "speech", "transcriptions", "rerank")
 
-LATE = {"first_token": 0.5, "idle": 0.5}
+LATE = {"first_token": 0.8, "idle": 0.8}
 
 
 def configuration(url: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def configuration(url: str) -> dict[str, Any]:
         if name in KINDS:
             route["task"] = name
         routes |= {name: route, f"late-{name}": {**route, "timeouts": LATE}}
-        routes[f"brief-{name}"] = {**route, "timeouts": {"total": 0.5}}
+        routes[f"brief-{name}"] = {**route, "timeouts": {"total": 0.8}}
     return {"providers": providers, "routes": routes}
 
 

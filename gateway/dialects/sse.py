@@ -43,7 +43,7 @@ class Tally(ABC):
     __slots__ = ("_rest", "begun", "done", "failed", "finished", "pieces", "through", "usage", "witness", "written")
 
     def __init__(self, through: Through | None = None) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self.through = through
         self.witness: Callable[[dict[str, Any]], None] | None = None
         self.usage: Tokens | None = None
@@ -65,17 +65,17 @@ class Tally(ABC):
         with the bad one, they are returned and the error waits in `failed`.
         """
         if self._rest:
-            chunk = self._rest + chunk
+            chunk = self._gathered(chunk)
         end = _end(chunk)
-        self._rest = rest = chunk[end:]
-        # Nobody ends lines with CR alone. Taken for one endless event, such a stream would be kept back whole.
-        if rest and (len(rest) > MAX_EVENT or (b"\r" in rest and _LONE_CR.search(rest))):
-            self.failed = UpstreamFailed("The provider's stream does not keep to events.")
-            if not end:
-                raise self.failed
+        rest = chunk[end:]
+        if rest:
+            self._rest += rest
+            self._check(rest)
         if not end:
+            if self.failed is not None:
+                raise self.failed
             return b""
-        events = chunk[:end] if self._rest else chunk
+        events = chunk[:end] if rest else chunk
         if events.count(b"\n\n") == 1 and b"\r" not in events:
             return self._read(events)
         passed: list[bytes] = []
@@ -89,9 +89,32 @@ class Tally(ABC):
                 break
         return b"".join(passed)
 
+    def _gathered(self, chunk: bytes) -> bytes:
+        """What waited, with `chunk`; nothing as long as no event is whole.
+
+        A picture is one event in hundreds of chunks: only what is new is searched, and the seam before it.
+        """
+        new = bytes(self._rest[-2:]) + chunk
+        self._rest += chunk
+        if not _end(new):
+            self._check(new)
+            return b""
+        gathered = bytes(self._rest)
+        self._rest.clear()
+        return gathered
+
+    def _check(self, new: bytes) -> None:
+        """Give up on a rest that is too long, or in whose `new` part lines end with CR alone.
+
+        Nobody ends lines so. Taken for one endless event, such a stream would be kept back whole.
+        """
+        if len(self._rest) > MAX_EVENT or (b"\r" in new and _LONE_CR.search(new)):
+            self.failed = UpstreamFailed("The provider's stream does not keep to events.")
+
     def close(self) -> bytes:
         """The upstream ended: what is left to send on. Raises `UpstreamFailed` when its answer was not complete."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         ended = self.done
         if rest.strip():
             # Some servers leave out the last blank line.

@@ -18,7 +18,7 @@ from gateway.dialects.registry import DIALECTS
 from tests.conftest import StartServer
 from tests.services.gateway import CREDENTIAL, connected, make_key, received
 from tests.services.promptyard import Server
-from tests.services.upstream import DONE, Upstream, delta, silence, stream, usage_chunk, whole
+from tests.services.upstream import DONE, Upstream, delta, event, silence, stream, usage_chunk, whole
 from tests.services.ways import WAYS, Way, begun, configuration, error_said, good, shape_of
 
 
@@ -248,6 +248,10 @@ def test_a_long_prompt_and_a_long_answer_arrive_whole(http: httpx.Client, upstre
             assert way.route != "chat" or long in answer.read().decode()
 
 
+#: 10 MB of base64.
+PICTURE = "iVBORw0K" * (10 * 1024 * 1024 // 8)
+
+
 def image(dialect: str, data: str) -> dict[str, Any]:
     """A request with one picture."""
     url, text = f"data:image/png;base64,{data}", "What is it?"
@@ -264,10 +268,9 @@ def image(dialect: str, data: str) -> dict[str, Any]:
 @pytest.mark.parametrize("way", [WAYS[name] for name in ("chat", "messages, of chat", "messages", "responses")])
 def test_a_picture_of_10_mb_costs_little_and_holds_nobody_up(server: Server, upstream: Upstream, way: Way) -> None:
     upstream.then(good)
-    picture = "iVBORw0K" * (10 * 1024 * 1024 // 8)
     process = psutil.Process(server.process.pid)
     with server.client() as http, server.client() as other:
-        asked = http.build_request(**way.request(**image(spoken(way), picture)))
+        asked = http.build_request(**way.request(**image(spoken(way), PICTURE)))
         raw = asked.read()
         before = sum(process.cpu_times()[:2])
         with connected(server) as sock:
@@ -281,4 +284,19 @@ def test_a_picture_of_10_mb_costs_little_and_holds_nobody_up(server: Server, ups
         # CPU, which a busy machine adds little to, not time. To count the tokens of its text would take seconds.
         assert sum(process.cpu_times()[:2]) - before < 0.25
     assert len(upstream.asked) == 2
-    assert picture.encode() in upstream.last.body
+    assert PICTURE.encode() in upstream.last.body
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_picture_of_10_mb_comes_down_as_cheaply(
+    server: Server, http: httpx.Client, upstream: Upstream, streamed: bool
+) -> None:
+    drawn = {"type": "image_generation.completed", "b64_json": PICTURE}
+    said = event(drawn)  # one event, in the pieces that TLS would bring it in
+    pieces = [said[at : at + 16384] for at in range(0, len(said), 16384)]
+    upstream.then(stream(*pieces) if streamed else whole({"data": [drawn]}))
+    process = psutil.Process(server.process.pid)
+    before = sum(process.cpu_times()[:2])
+    answer = http.request(**WAYS["images"].request(stream=streamed))
+    assert sum(process.cpu_times()[:2]) - before < 1
+    assert PICTURE in answer.text

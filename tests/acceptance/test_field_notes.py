@@ -26,6 +26,8 @@ PROVEN: Mapping[str, tuple[str, ...]] = {
     ),
     "base64 pictures make everybody slow (litellm#13546)": (
         "tests/acceptance/test_every_path.py::test_a_picture_of_10_mb_costs_little_and_holds_nobody_up",
+        "tests/acceptance/test_every_path.py::test_a_picture_of_10_mb_comes_down_as_cheaply",
+        "tests/gateway/dialects/test_sse.py::test_a_picture_in_one_event_is_searched_once",
         "tests/gateway/test_tokens.py::test_an_image_costs_the_same_whatever_its_bytes",
     ),
     "a start takes 40 s (litellm#2677, #6175)": (

@@ -18,7 +18,7 @@ from gateway.dialects.registry import DIALECTS
 from tests.conftest import StartServer
 from tests.services.gateway import CREDENTIAL, connected, make_key, received
 from tests.services.promptyard import Server
-from tests.services.upstream import DONE, Upstream, delta, event, silence, stream, usage_chunk, whole
+from tests.services.upstream import DONE, Upstream, delta, event, head, raw, silence, stream, usage_chunk, whole
 from tests.services.ways import WAYS, Way, begun, configuration, error_said, good, shape_of
 
 
@@ -128,11 +128,12 @@ async def test_the_upstream_is_left_amid_a_stream(server: Server, upstream: Upst
 
 
 async def test_silence_is_not_waited_for(server: Server, upstream: Upstream) -> None:
+    for nothing_more in (silence, raw(head(length=9, kind="application/json"), close=False)):
+        upstream.then(nothing_more)
+        for name, answer in (await at_once(server, WAYS, "brief-")).items():
+            assert (name, answer.status_code) == (name, 504)
+            assert "answer within 0.8 s" in error_said(answer).message
     upstream.then(silence)
-    answers = await at_once(server, WAYS, "brief-")
-    for name, answer in answers.items():
-        assert (name, answer.status_code) == (name, 504)
-        assert "answer within 0.8 s" in error_said(answer).message
     answers = await at_once(server, {**STREAMED, "speech": WAYS["speech"]}, "late-", stream=True)
     for name, answer in answers.items():
         assert (name, answer.status_code) == (name, 504)

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from gateway.errors import UpstreamFailed, UpstreamTimeout
 from gateway.providers.connection import BROKEN_OFF, Connection
+from gateway.providers.tunnel import REFUSED as PROXY_REFUSED
 from gateway.providers.tunnel import HttpProxy
 from gateway.types import Answer
 
@@ -88,6 +89,8 @@ class Transport:
                 await connection.wait()
             if not connection.headed:
                 raise connection.lost or UpstreamFailed(BROKEN_OFF)
+            if connection.status == 407 and self._proxy is not None:
+                raise UpstreamFailed(PROXY_REFUSED)
             passed = {name: connection.headers[name] for name in _PASSED_DOWN if name in connection.headers}
             if stream and connection.status < 400:
                 finished = True

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.errors import UpstreamFailed
 
+REFUSED = "The provider's proxy refused its user and password (HTTP 407)."
 #: A proxy's answer to CONNECT has a head and no more; a longer one is a proxy gone wrong.
 _MAX_HEAD = 64 * 1024
 
@@ -46,6 +47,6 @@ class HttpProxy:
         if status == [b"200"] and head.endswith(b"\r\n\r\n"):
             return
         if status == [b"407"]:
-            raise UpstreamFailed("The provider's proxy refused its user and password (HTTP 407).")
+            raise UpstreamFailed(REFUSED)
         said = f" (HTTP {status[0].decode()})" if status and status[0].isdigit() and len(status[0]) == 3 else ""
         raise UpstreamFailed(f"The provider's proxy did not connect to the provider{said}.")

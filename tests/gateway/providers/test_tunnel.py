@@ -118,6 +118,16 @@ async def test_a_sick_proxy_is_a_failure_at_once(door: Transport, upstream: Upst
     await asyncio.to_thread(upstream.wait_idle)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_password_refused_on_plain_http_is_no_answer_for_the_caller(
+    door: Transport, upstream: Upstream, stream: bool
+) -> None:
+    upstream.then(whole(b"who is u:s3cret?", 407))
+    with pytest.raises(UpstreamFailed, match="refused its user and password"):
+        await through(door, upstream, "u:s3cret@").post("http://nowhere.invalid/", b"{}", {}, 2, stream=stream)
+    await asyncio.to_thread(upstream.wait_idle)
+
+
 async def test_a_silent_proxy_is_late(door: Transport, upstream: Upstream) -> None:
     upstream.then(silence)
     with pytest.raises(UpstreamTimeout, match="The provider's proxy"):

@@ -88,7 +88,7 @@ def _check_exactly(body: bytes) -> None:
     seen: set[str] = set()
     for key, _ in outermost:
         if key in seen:
-            raise BadRequest(f"The body has '{key}' twice.", param=key, code="invalid_json")
+            raise BadRequest(f"The body has '{key[:100]}' twice.", param=key[:100], code="invalid_json")
         seen.add(key)
 
 

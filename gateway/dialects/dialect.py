@@ -23,6 +23,8 @@ from gateway.errors import BadRequest, GatewayError
 from gateway.money import Tokens
 
 Document = dict[str, Any]
+#: Characters of a field's path that are told.
+_LONGEST = 200
 
 
 @dataclass(slots=True)
@@ -35,8 +37,10 @@ class Losses:
     def lose(self, param: str, why: str) -> None:
         """`param` (a path as `messages[2].content[0]`) cannot be said to this deployment. `why` is a sentence.
 
-        Raises `BadRequest` naming it, unless the route drops what it cannot send.
+        Raises `BadRequest` naming it, unless the route drops what it cannot send. Of a path longer than any field of
+        an API the beginning is said: it holds the caller's own words.
         """
+        param = param if len(param) <= _LONGEST else f"{param[: _LONGEST - 3]}..."
         if not self.drop:
             raise BadRequest(
                 f"{param} cannot be sent to this model: {why} Leave it out, or have `unsupported: drop` on its route.",

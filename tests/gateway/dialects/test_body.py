@@ -54,6 +54,12 @@ def test_deep_nesting_ends_in_a_refusal() -> None:
         parse(b'{"a": 1, "b": "\\u0041", "c": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
+def test_a_long_key_that_came_twice_is_not_echoed() -> None:
+    with pytest.raises(BadRequest, match="twice") as refused:
+        parse(b'{"%b": 1, "%b": 2}' % (b"k" * 100_000, b"k" * 100_000))
+    assert len(refused.value.message) < 500
+
+
 def deep(levels: int, told_apart: bytes = b"") -> bytes:
     return b'{%b"a": ' % told_apart + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 

@@ -34,6 +34,18 @@ def test_garbage_in_a_request_is_refused_by_name_and_never_a_fault_of_ours(body:
             _refused(lambda one: RESPONSES.from_chat(one, Losses(drop=True)), changed)
 
 
+def test_a_callers_own_long_word_is_not_echoed() -> None:
+    body = {"model": "m", "input": [{"role": "user", "content": "x", "y" * 100_000: 1}]}
+    with pytest.raises(BadRequest) as refused:
+        RESPONSES.to_chat(body, Losses())
+    assert refused.value.param is not None
+    assert refused.value.param.startswith("input[0].yyy")
+    assert len(refused.value.message) < 500
+    dropping = Losses(drop=True)
+    RESPONSES.to_chat(body, dropping)
+    assert dropping.names == [refused.value.param]
+
+
 def _refused(step: Any, body: dict[str, Any]) -> None:
     try:
         step(body)

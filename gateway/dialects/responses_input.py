@@ -66,7 +66,7 @@ class _Messages:
         elif of in _OUTPUTS:
             self._output(item, path)
         else:
-            self._losses.lose(path, f"chat completions have no item of type '{of}'.")
+            self._losses.lose(path, f"chat completions have no item of type '{of[:80]}'.")
 
     def _message(self, item: Document, path: str) -> None:
         role = text(item.get("role"), f"{path}.role")

@@ -138,7 +138,7 @@ def choice_from_chat(choice: Any, losses: Losses) -> Any:
             ]
             return {"type": "allowed_tools", "mode": text(allowed.get("mode"), f"{path}.mode"), "tools": tools}
         case other:
-            losses.lose("tool_choice", f"the Responses API has no choice '{other}'.")
+            losses.lose("tool_choice", f"the Responses API has no choice '{other[:80]}'.")
             return None
 
 

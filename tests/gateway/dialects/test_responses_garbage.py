@@ -46,6 +46,17 @@ def test_a_callers_own_long_word_is_not_echoed() -> None:
     assert dropping.names == [refused.value.param]
 
 
+def test_nor_is_a_long_type() -> None:
+    said: list[tuple[Any, dict[str, Any]]] = [
+        (RESPONSES.to_chat, {"model": "m", "input": [{"type": "y" * 100_000}]}),
+        (RESPONSES.from_chat, {"messages": [{"role": "user", "content": "x"}], "tool_choice": {"type": "y" * 100_000}}),
+    ]
+    for translate, body in said:
+        with pytest.raises(BadRequest) as refused:
+            translate(body, Losses())
+        assert len(refused.value.message) < 500
+
+
 def _refused(step: Any, body: dict[str, Any]) -> None:
     try:
         step(body)

@@ -19,6 +19,7 @@ from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
 from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
+from gateway.lanes import Beside, Chunks, Taker
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import Tokens
@@ -106,7 +107,11 @@ class Meter:
         if answer.chunks is None:
             self._settle_whole(call, answer)
             return answer
-        return Answer(answer.status, answer.headers, chunks=self._metered(call, answer, answer.chunks, rescue))
+        chunks, tally = answer.chunks, _tally(call, answer.headers, rescue)
+        metered = self._metered(call, answer.status, chunks, tally, rescue)
+        if isinstance(chunks, Chunks):
+            metered = Beside(metered, _tallied(chunks, tally))
+        return Answer(answer.status, answer.headers, chunks=metered)
 
     def hit(self, call: Call, answer: Answer) -> Answer:
         """`answer`, which cost nothing upstream, recorded as one that cost nothing: a stream when it ends."""
@@ -146,9 +151,8 @@ class Meter:
         self._settle(call, answer.status, None, used, estimated=counted is None)
 
     async def _metered(
-        self, call: Call, answer: Answer, chunks: AsyncGenerator[bytes, None], rescue: Rescue | None
+        self, call: Call, status: int, chunks: AsyncGenerator[bytes, None], tally: Tally, rescue: Rescue | None
     ) -> AsyncGenerator[bytes, None]:
-        tally, status = _tally(call, answer.headers, rescue), answer.status
         end: type[GatewayError] | GatewayError | None = GatewayError  # what it is unless an end below is reached
         try:
             while end is GatewayError:
@@ -308,6 +312,22 @@ def _tally(call: Call, headers: Mapping[str, str], rescue: Rescue | None) -> Tal
     if rescue is not None:
         rescue.watch(tally)
     return tally
+
+
+def _tallied(chunks: Chunks, tally: Tally) -> Callable[[Taker], None]:
+    """The lane beside `chunks`, for text and nothing else: it is counted once it is taken."""
+
+    def divert(taker: Taker) -> None:
+        def take(chunk: bytes) -> bool:
+            said = tally.plain(chunk)
+            if said is None or not taker(chunk):
+                return False
+            tally.hear(said)
+            return True
+
+        chunks.divert(take)
+
+    return divert
 
 
 async def _over(tally: Tally, chunks: AsyncGenerator[bytes, None]) -> None:

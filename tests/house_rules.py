@@ -33,7 +33,7 @@ FLOORS = {
             "gateway.database*",
         ],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
-        "gateway.importers*",
+        *["gateway.importers*", "gateway.lanes"],
         "gateway.telemetry",
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],

@@ -22,6 +22,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sse import EVENTS
 from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
+from gateway.lanes import Chunks
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.routing import Router
@@ -186,6 +187,8 @@ class _Exchange:
             self._started = True
             await self._begin(answer.status, headers)
             await self._part(first)
+            if isinstance(chunks, Chunks) and (part := http.part(self._send)):
+                chunks.divert(part)
             async for chunk in chunks:
                 await self._part(chunk)
         await self._send({"type": "http.response.body", "body": b""})

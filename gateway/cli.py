@@ -1,4 +1,4 @@
-"""The command line: `promptyard serve | check | import | keys | usage | schema`."""
+"""The command line: `promptyard serve | check | import | keys | usage | schema | bench`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import click
 
 from gateway import config as configuration
 from gateway import settings as environment
+from gateway.cli_bench import bench_command
 from gateway.cli_import import import_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
 from gateway.routes import Config, Limits
@@ -113,6 +114,7 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
 
 
 main.add_command(import_command)
+main.add_command(bench_command)
 
 
 @main.command()

@@ -16,19 +16,17 @@ _NOISE = re.compile(rb'"obfuscation": ?"')
 _CLEAN = re.compile(rb'[^"\\\x00-\x1f]+')
 
 
-class Said(NamedTuple):
-    """What events alike say: how many there are, and their text."""
-
-    pieces: int
-    text: bytes
+#: What events alike say: how many there are, and their text.
+Said = tuple[int, bytes]
 
 
 class Alike(NamedTuple):
-    """What stands before, between and after text and noise of such an event. Without noise nothing is between."""
+    """What stands before, between and after text and noise of such an event, and between two. Noise may be none."""
 
     before: bytes
     between: bytes
     after: bytes
+    seam: bytes
 
     def of(self, text: bytes, noise: bytes) -> bytes:
         """Such an event."""
@@ -36,24 +34,19 @@ class Alike(NamedTuple):
 
     def read(self, chunk: bytes) -> Said | None:
         """What `chunk` says, where it is nothing but whole events like this one."""
-        before, between, after = self
+        before, between, after, seam = self
         if not chunk.startswith(before) or not chunk.endswith(after):
             return None
-        texts = chunk.split(after)
-        texts.pop()
-        skipped = len(before)
-        for number, event in enumerate(texts):
-            if not event.startswith(before):
+        texts = chunk[len(before) : -len(after)].split(seam)
+        if between:
+            cut = [text.partition(between) for text in texts]
+            texts = [text for text, _, noise in cut if noise and noise.isascii() and _CLEAN.fullmatch(noise)]
+            if len(texts) < len(cut):
                 return None
-            text = event[skipped:]
-            if between:
-                text, found, noise = text.partition(between)
-                if not found or not _CLEAN.fullmatch(noise) or not noise.isascii():
-                    return None
-            if not _CLEAN.fullmatch(text) or not (text.isascii() or _is_text(text)):
-                return None
-            texts[number] = text
-        return Said(len(texts), texts[0] if len(texts) == 1 else b"".join(texts))
+        said = texts[0] if len(texts) == 1 else b"".join(texts)
+        if not all(texts) or not _CLEAN.fullmatch(said) or not (said.isascii() or all(map(_is_text, texts))):
+            return None
+        return len(texts), said
 
 
 def alike(event: bytes) -> Alike | None:
@@ -70,7 +63,7 @@ def alike(event: bytes) -> Alike | None:
     if noise is not None:
         close = after.find(b'"', noise.end())
         between, after = after[: noise.end()], after[close:]
-    return Alike(before, between, after)
+    return Alike(before, between, after, after + before)
 
 
 def _is_text(data: bytes) -> bool:

@@ -99,8 +99,9 @@ class Tally(ABC):
 
     def hear(self, said: Said) -> None:
         """Count what a `plain` chunk says."""
-        self.pieces += said.pieces
-        self.text += said.text
+        pieces, text = said
+        self.pieces += pieces
+        self.text += text
 
     def close(self) -> bytes:
         """The upstream ended: what is left to send on. Raises `UpstreamFailed` when its answer was not complete."""

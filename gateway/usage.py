@@ -79,9 +79,20 @@ class Meter:
         A name that is no route is the caller's own text, and kept out of the records.
         """
         end = error if isinstance(error, GatewayError) else _cancelled_by(error)
-        name = route.name if route else ""
+        record = UsageRecord(
+            request_id=request.id,
+            time=time.time(),
+            key_id=key.id,
+            key_name=key.name,
+            route=route.name if route else "",
+            deployment="",
+            task=request.task.value,
+            status=end.status,
+            error=end.code,
+            stream=request.stream,
+        )
         with contextlib.suppress(Overloaded):
-            self._write(request, key, name, "", end.status, end.code, self._clock(), None, Tokens(), 0, priced=True)
+            self._write(record, request)
 
     def forsaken(self, call: Call, attempt: Attempt) -> None:
         """Record an attempt that was begun and given up for another: its upstream may have read the prompt."""
@@ -222,49 +233,18 @@ class Meter:
         estimated: bool,
         final: bool = True,
     ) -> None:
-        deployment = attempt.deployment if attempt else None
-        price = deployment.listing.price if deployment else None
-        self._write(
-            call.request,
-            call.key,
-            call.request.model,  # what was asked for; the deployment tells where a fallback took it
-            deployment.id if deployment else "",
-            status,
-            code,
-            call.started,
-            attempt.first_token if attempt else None,
-            used,
-            price.cost(used) if price else 0,
-            priced=price is not None or deployment is None,
-            estimated=estimated,
-            final=final,
-        )
-
-    def _write(
-        self,
-        request: Request,
-        key: Key,
-        route: str,
-        deployment: str,
-        status: int,
-        code: str | None,
-        started: float,
-        first_token: float | None,
-        used: Tokens,
-        cost: int,
-        *,
-        priced: bool,
-        estimated: bool = False,
-        final: bool = True,
-    ) -> None:
-        latency = self._clock() - started
+        request, key, latency = call.request, call.key, self._clock() - call.started
+        deployment, price, first_token = None, None, None
+        if attempt is not None:
+            deployment, first_token = attempt.deployment, attempt.first_token
+            price = deployment.listing.price
         record = UsageRecord(
             request_id=request.id,
             time=time.time() - latency,
             key_id=key.id,
             key_name=key.name,
-            route=route,
-            deployment=deployment,
+            route=request.model,  # what was asked for; the deployment tells where a fallback took it
+            deployment="" if deployment is None else deployment.id,
             task=request.task.value,
             status=status,
             error=code,
@@ -272,15 +252,18 @@ class Meter:
             input_tokens=used.input,
             output_tokens=used.output,
             cached_tokens=used.cached,
-            cost=cost,
-            priced=priced,
+            cost=0 if price is None else price.cost(used),
+            priced=price is not None or deployment is None,
             estimated=estimated,
             latency=latency,
             first_token=first_token,
             final=final,
         )
+        self._write(record, request)
+
+    def _write(self, record: UsageRecord, request: Request) -> None:
         self._ledger.add(record)
-        if request.trace is not None and self._tracer is not None and final:
+        if request.trace is not None and self._tracer is not None and record.final:
             self._tracer.record(request.trace, record)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+
+from pydantic import SecretStr
 
 from gateway.dialects import lenient, translation
 from gateway.dialects.dialect import Losses
@@ -17,7 +18,7 @@ from gateway.providers.faulty import Drawn
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
 from gateway.routing import Router
 from gateway.streaming import begun
-from gateway.timing import Within
+from gateway.timing import Within, retry_after
 from gateway.types import Answer, Attempt, Call, Provider, UpstreamRequest
 
 #: An upstream's status that another deployment may do better than. Every other 4xx is the caller's own.
@@ -29,7 +30,11 @@ _TOO_LONG = re.compile(
     rb"|input is too long|maximum (?:number of )?(?:input )?tokens|reduce the length",
     re.IGNORECASE,
 )
+#: How many of the fields that were dropped a header names, and how much of each name. The names are a caller's text.
+_NAMED, _LONGEST_NAME = 20, 100
 _DEFAULT_COOLDOWN = Cooldown()
+#: Seconds a deployment is left alone for at most, whatever its upstream asks.
+_LONGEST_REST = 3600.0
 #: Headers that mean something in one dialect only.
 _OF_MESSAGES = ("anthropic-version", "anthropic-beta")
 
@@ -63,12 +68,13 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     try:
         outcome = await _outcome(router, call, route, one)
         failure = _judged(route, one.deployment, outcome)
+        told = not (isinstance(outcome, BadRequest) or _is_about_theirs(call, route, outcome))
         if failure is None or failure.too_long:
             condition.answered(time.perf_counter() - one.started)
-        elif not isinstance(outcome, BadRequest):
+        elif told:
             condition.failed(_cooldown(route), failure.retry_after)
-        told = not isinstance(outcome, BadRequest)
         if failure is not None:
+            one.asked = False
             one.end()
             _note_end(one, outcome)
             return failure
@@ -80,6 +86,13 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     finally:
         if not told:
             condition.forsaken()
+
+
+def headers(one: Attempt) -> dict[str, str]:
+    """What a caller is told of the attempt that answered it: where it was, and what was left out of the request."""
+    named = [name.encode("unicode_escape").decode("ascii")[:_LONGEST_NAME] for name in one.dropped[:_NAMED]]
+    dropped = {"x-promptyard-dropped": ", ".join(named)} if named else {}
+    return {"x-promptyard-deployment": one.deployment.id, **dropped}
 
 
 class _Place:
@@ -107,7 +120,7 @@ def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
 
 
 async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
-    one.started = time.perf_counter()
+    one.started, one.asked = time.perf_counter(), True
     provider = router.provider(one.deployment)
     try:
         one.task = _dialect(provider, call, one.deployment)
@@ -128,10 +141,21 @@ def _judged(route: Route, deployment: Deployment, outcome: Answer | GatewayError
     if isinstance(outcome, GatewayError):
         return Failure(deployment, outcome, outcome.message, outcome.retry_after)
     if outcome.status >= 500 or outcome.status in _ELSEWHERE:
-        return Failure(deployment, outcome, f"HTTP {outcome.status}", _retry_after(outcome))
+        wait = retry_after(outcome.headers.get("retry-after"), _LONGEST_REST)
+        return Failure(deployment, outcome, f"HTTP {outcome.status}", wait)
     if outcome.status in _MAY_BE_LENGTH and route.context_fallbacks and _TOO_LONG.search(outcome.body):
         return Failure(deployment, outcome, "the conversation is too long for it", too_long=True)
     return None
+
+
+def _theirs(call: Call, route: Route) -> SecretStr | None:
+    """The caller's own credential, for the route it was brought to: a fallback may be another provider's."""
+    return call.request.credential if route.name == call.request.model else None
+
+
+def _is_about_theirs(call: Call, route: Route, outcome: Answer | GatewayError) -> bool:
+    """Whether the caller's own credential is rate-limited: others' calls have nothing to fear of the deployment."""
+    return isinstance(outcome, Answer) and outcome.status == 429 and _theirs(call, route) is not None
 
 
 def _cooldown(route: Route) -> Cooldown | None:
@@ -139,19 +163,6 @@ def _cooldown(route: Route) -> Cooldown | None:
     if route.cooldown is None and (len(route.deployments) > 1 or route.fallbacks):
         return _DEFAULT_COOLDOWN
     return route.cooldown if route.cooldown and route.cooldown.seconds else None
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Seconds the upstream asked to be left alone for: a number or a date, an hour at most."""
-    said = answer.headers.get("retry-after", "")
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
 
 
 def _dialect(provider: Provider, call: Call, deployment: Deployment) -> Task:
@@ -225,8 +236,7 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
         stream=asked.stream,
         connect=route.timeouts.connect,
         content_type="application/json" if asked.form is None else asked.form.content_type,
-        # For the route it was brought to; a fallback may be another provider's.
-        credential=asked.credential if route.name == asked.model else None,
+        credential=_theirs(call, route),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `promptyard serve | check | import | keys | usage | schema | bench`."""
+"""The command line: `promptyard serve | check | plan | explain | import | keys | usage | schema | bench`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gateway import config as configuration
 from gateway import settings as environment
 from gateway.cli_bench import bench_command
 from gateway.cli_import import import_command
+from gateway.cli_plan import explain_command, plan_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
 from gateway.routes import Config, Limits
 from gateway.settings import Settings
@@ -73,11 +74,13 @@ def serve(config: Path | None, host: str | None, port: int | None, data: Path | 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     settings = Settings.load(config=config, host=host, port=port, data=data, lab=False if no_lab else None)
-    understood = configuration.load(settings.config, environment.environment())
+    from gateway import reload
+
+    reading = reload.read(settings.config)
     _make_folder(settings.data)
     from gateway import server_process
 
-    server_process.run(settings, understood, installed("promptyard"), _began())
+    server_process.run(settings, reading, installed("promptyard"), _began())
 
 
 @main.command()
@@ -113,8 +116,8 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
     return settings, understood
 
 
-main.add_command(import_command)
-main.add_command(bench_command)
+for command in (bench_command, import_command, plan_command, explain_command):
+    main.add_command(command)
 
 
 @main.command()

@@ -63,7 +63,13 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
             {name: _provider(name, model, path.parent) for name, model in file.providers.items()}
         ),
         routes=MappingProxyType({name: _route(name, model) for name, model in file.routes.items()}),
+        filled=frozenset(filled.written),
     )
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The file at `path` and those it takes secrets from, whether or not they are there and can be understood."""
+    return (path, *config_secrets.files(config_yaml.read(path)))
 
 
 def schema() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway import strict
 from gateway.config_model import EMBEDDED_MODELS
+from gateway.config_yaml import listed, mapping
 from gateway.routes import RouteTask
 
 _Complaint = tuple[strict.Path, str]
@@ -18,11 +19,11 @@ def contradictions(data: Any) -> Iterator[_Complaint]:
     Works on data that may be wrong elsewhere, so that a type error on one line does
     not hide a misspelt provider on another.
     """
-    data = _mapping(data)
-    providers, routes = _mapping(data.get("providers")), _mapping(data.get("routes"))
+    data = mapping(data)
+    providers, routes = mapping(data.get("providers")), mapping(data.get("routes"))
     for name, route in routes.items():
         path = ("routes", name)
-        yield from _check_deployments((*path, "deployments"), _list(_mapping(route).get("deployments")), providers)
+        yield from _check_deployments((*path, "deployments"), listed(mapping(route).get("deployments")), providers)
         for key in ("fallbacks", "context_fallbacks"):
             yield from _check_fallbacks(path, route, routes, key)
         yield from _check_shadow(path, route, routes)
@@ -31,10 +32,10 @@ def contradictions(data: Any) -> Iterator[_Complaint]:
 
 def _check_deployments(path: strict.Path, deployments: list[Any], providers: dict[str, Any]) -> Iterator[_Complaint]:
     seen: dict[tuple[str, str], int] = {}
-    weights = [_mapping(one).get("weight", 1) for one in deployments]
+    weights = [mapping(one).get("weight", 1) for one in deployments]
     if weights and all(weight == 0 and not isinstance(weight, bool) for weight in weights):
         yield path, "every weight is 0, so nothing would answer. Give one a weight above 0."
-    for index, one in enumerate(map(_mapping, deployments)):
+    for index, one in enumerate(map(mapping, deployments)):
         provider, model = one.get("provider"), one.get("model")
         if not isinstance(provider, str) or not providers:
             continue
@@ -42,7 +43,7 @@ def _check_deployments(path: strict.Path, deployments: list[Any], providers: dic
             yield (*path, index, "provider"), _unknown(provider, "provider", providers)
         elif not isinstance(model, str):
             continue
-        elif _mapping(providers[provider]).get("type") == "embedded" and model not in EMBEDDED_MODELS:
+        elif mapping(providers[provider]).get("type") == "embedded" and model not in EMBEDDED_MODELS:
             yield (*path, index, "model"), _unknown(model, f"model of '{provider}'", EMBEDDED_MODELS)
         elif (provider, model) in seen:
             first = seen[provider, model]
@@ -52,7 +53,7 @@ def _check_deployments(path: strict.Path, deployments: list[Any], providers: dic
 
 
 def _check_fallbacks(path: tuple[str, str], route: Any, routes: dict[str, Any], key: str) -> Iterator[_Complaint]:
-    name, task, fallbacks = path[1], _task(route), _list(_mapping(route).get(key))
+    name, task, fallbacks = path[1], _task(route), listed(mapping(route).get(key))
     for index, fallback in enumerate(fallbacks):
         place = (*path, key, index)
         if not isinstance(fallback, str):
@@ -68,7 +69,7 @@ def _check_fallbacks(path: tuple[str, str], route: Any, routes: dict[str, Any], 
 
 
 def _check_shadow(path: tuple[str, str], route: Any, routes: dict[str, Any]) -> Iterator[_Complaint]:
-    shadow = _mapping(_mapping(route).get("shadow")).get("route")
+    shadow = mapping(mapping(route).get("shadow")).get("route")
     place = (*path, "shadow", "route")
     if not isinstance(shadow, str):
         return
@@ -82,7 +83,7 @@ def _check_shadow(path: tuple[str, str], route: Any, routes: dict[str, Any]) -> 
 
 def _task(route: Any) -> str | None:
     """The route's task, or None where it says something that is not one."""
-    task = _mapping(route).get("task", RouteTask.CHAT.value)
+    task = mapping(route).get("task", RouteTask.CHAT.value)
     return task if isinstance(task, str) and task in set(RouteTask) else None
 
 
@@ -92,7 +93,7 @@ def _check_circles(routes: dict[str, Any]) -> Iterator[_Complaint]:
 
     def follow(name: str, trail: tuple[str, ...]) -> Iterator[_Complaint]:
         trail = (*trail, name)
-        for index, fallback in enumerate(_list(_mapping(routes[name]).get("fallbacks"))):
+        for index, fallback in enumerate(listed(mapping(routes[name]).get("fallbacks"))):
             if not isinstance(fallback, str) or fallback not in routes or fallback == name:
                 continue
             if fallback in trail:
@@ -110,11 +111,3 @@ def _check_circles(routes: dict[str, Any]) -> Iterator[_Complaint]:
 def _unknown(name: str, kind: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     fix = strict.nearest(name, known) or f" Known: {', '.join(known)}."
     return f"{strict.shown(name)} is not a {kind}.{fix}"
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -178,7 +178,7 @@ class HttpProvider(Strict):
     api_version: Annotated[str, AfterValidator(_api_version)] | None = Field(
         None,
         description="The version in the address, for a type whose addresses have one (azure_deployments)",
-        examples=["2024-10-21"],
+        examples=['"2024-10-21"'],
     )
     headers: Headers = Field({}, description="Headers sent with every call, as OpenAI-Organization")
     proxy: Proxy | None = Field(

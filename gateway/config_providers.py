@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import strict
+from gateway.config_yaml import mapping
 from gateway.providers.rows import Row, find
 
 _Complaint = tuple[strict.Path, str]
@@ -15,14 +16,14 @@ _Complaint = tuple[strict.Path, str]
 
 def check(data: Any, folder: Path) -> Iterator[_Complaint]:
     """Problems of providers and of `byok` routes, in data that may be wrong elsewhere. Paths are beside `folder`."""
-    providers, routes = _mapping(_mapping(data).get("providers")), _mapping(_mapping(data).get("routes"))
+    providers, routes = mapping(mapping(data).get("providers")), mapping(mapping(data).get("routes"))
     for name, provider in providers.items():
         row = _row(provider)
         if row is not None and row.litellm is None:
             for place, message in _check_row(row, provider, folder):
                 yield ("providers", name, *place), message
     for name, route in routes.items():
-        if _mapping(route).get("byok") is True:
+        if mapping(route).get("byok") is True:
             for place, message in _check_byok(route, providers):
                 yield ("routes", name, *place), message
 
@@ -61,10 +62,10 @@ def _problem(bundle: Path) -> str | None:
 
 def _check_byok(route: Any, providers: Mapping[str, Any]) -> Iterator[_Complaint]:
     """A caller's credential is for one provider, and may be sent to no other."""
-    deployments = _mapping(route).get("deployments")
+    deployments = mapping(route).get("deployments")
     first: str | None = None
     for index, one in enumerate(deployments if isinstance(deployments, list) else ()):
-        name = _mapping(one).get("provider")
+        name = mapping(one).get("provider")
         if not isinstance(name, str) or name not in providers:
             continue
         row = _row(providers[name])
@@ -81,9 +82,5 @@ def _check_byok(route: Any, providers: Mapping[str, Any]) -> Iterator[_Complaint
 
 
 def _row(provider: Any) -> Row | None:
-    kind = _mapping(provider).get("type")
+    kind = mapping(provider).get("type")
     return find(kind) if isinstance(kind, str) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -16,6 +16,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(
     r"(^|[-_])(api[-_]?key|key|secret|password|passwd|token|authorization|cookie)([-_]|$)", re.IGNORECASE
 )
+_FILE = "file:"
 _MAX_FILE = 64 * 1024
 
 
@@ -63,6 +64,25 @@ def fill(document: Document, environment: Mapping[str, str]) -> Filled:
     return filled
 
 
+def files(document: Document) -> list[Path]:
+    """The files that `document` takes secrets from, in its order."""
+    found: dict[Path, None] = {}
+    texts = [document.data.get("providers") if isinstance(document.data, dict) else None]
+    while texts:
+        one = texts.pop(0)
+        if isinstance(one, str):
+            names = [match[1].strip() for match in _REFERENCE.finditer(one) if match[1]]
+            found |= {_place(document, name): None for name in names if name.startswith(_FILE)}
+        elif isinstance(one, dict | list):
+            texts += one.values() if isinstance(one, dict) else one
+    return list(found)
+
+
+def _place(document: Document, name: str) -> Path:
+    """Where `file:path` leads: beside the document, unless it says otherwise."""
+    return Path(document.source).parent / Path(name.removeprefix(_FILE).strip()).expanduser()
+
+
 class _Filler:
     """One pass over a document."""
 
@@ -70,7 +90,6 @@ class _Filler:
         self._document = document
         self._environment = environment
         self._filled = filled
-        self._folder = Path(document.source).parent
 
     def value(self, value: Any, path: strict.Path) -> Any:
         """`value` with its references filled in."""
@@ -106,8 +125,8 @@ class _Filler:
         if match[0] == "$$":
             return "$"
         name = match[1].strip()
-        if name.startswith("file:") and match[0].endswith("}"):
-            return self._file(name.removeprefix("file:").strip(), path)
+        if name.startswith(_FILE) and match[0].endswith("}"):
+            return self._file(_place(self._document, name), path)
         if not _NAME.fullmatch(name) or not match[0].endswith("}"):
             known = "${NAME} or ${file:path}; a dollar sign itself is $$"
             return self._fail(path, f"{strict.shown(match[0])} is not understood. Write {known}.")
@@ -117,9 +136,8 @@ class _Filler:
         state = "not set" if value is None else "empty"
         return self._fail(path, f"the environment variable {name} is {state}. Set it: export {name}=…")
 
-    def _file(self, name: str, path: strict.Path) -> str:
+    def _file(self, place: Path, path: strict.Path) -> str:
         """The text of a secret's file without its last line end."""
-        place = self._folder / Path(name).expanduser()
         try:
             with place.open("rb") as file:
                 raw = file.read(_MAX_FILE + 1)

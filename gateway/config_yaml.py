@@ -68,6 +68,16 @@ def read(path: Path) -> Document:
     return document
 
 
+def mapping(value: Any) -> dict[str, Any]:
+    """`value` if it is a mapping, else an empty one: for data that may be wrong anywhere."""
+    return value if isinstance(value, dict) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """`value` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
 def value(text: str) -> Any:
     """What `text` of our own means as YAML."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 (the safe loader, in C where there is one)

@@ -69,6 +69,7 @@ class _Hedge:
                     if not self._running:
                         return outcome
                     self._way.failed(outcome)
+                    self._way.call.attempt = next(iter(self._running.values()))
         finally:
             await self._cancel()
 
@@ -87,7 +88,9 @@ class _Hedge:
                 await _closed(answer)
             task.cancel()
             one.end()
-            self._meter.forsaken(self._way.call, one)
+            # The call's own attempt, where nobody answered because its caller left, is settled with the call.
+            if one is not self._way.call.attempt:
+                self._meter.forsaken(self._way.call, one)
 
 
 async def _closed(answer: Answer) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from gateway.errors import Overloaded
 from gateway.routes import Cooldown, Deployment
@@ -21,12 +21,14 @@ _FAILED = 5.0
 class Condition:
     """One deployment's condition. All times are of `clock`, in seconds."""
 
-    __slots__ = ("_clock", "_failures", "_observed", "_peak", "_probing", "_until", "_waiting", "running")
+    __slots__ = ("_clock", "_failures", "_most", "_observed", "_peak", "_probing", "_until", "_waiting", "running")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        #: Calls at once, as the configuration of the newest call says.
+        self._most: int | None = None
         self._failures = 0
         self._until = 0.0
         self._probing = False
@@ -53,7 +55,9 @@ class Condition:
 
         Raises `Overloaded` where too many wait already, or this one has waited too long.
         """
-        most = deployment.concurrency
+        self._most = most = deployment.concurrency
+        if self._waiting:
+            self._admit()  # a reload may have raised it
         if most is not None and (self.running >= most or self._waiting):
             await self._wait(deployment)
         else:
@@ -62,13 +66,10 @@ class Condition:
             self._probing = True
 
     def leave(self) -> None:
-        """One call has ended: its room goes to whoever has waited longest."""
-        while self._waiting:
-            next_one = self._waiting.popleft()
-            if not next_one.done():
-                next_one.set_result(None)
-                return
+        """One call has ended: its room goes to whoever has waited longest, unless a reload has taken it away."""
         self.running -= 1
+        if self._waiting:
+            self._admit()
 
     def answered(self, seconds: float) -> None:
         """It gave an answer; its first token took so long."""
@@ -95,6 +96,13 @@ class Condition:
         faded = self._peak * fading
         self._peak = seconds if seconds > faded else faded + (1 - fading) * seconds
         self._observed = now
+
+    def _admit(self) -> None:
+        while self._waiting and (self._most is None or self.running < self._most):
+            next_one = self._waiting.popleft()
+            if not next_one.done():
+                self.running += 1
+                next_one.set_result(None)
 
     async def _wait(self, deployment: Deployment) -> None:
         if len(self._waiting) >= deployment.queue.size:
@@ -126,6 +134,15 @@ class Health:
         if found is None:
             found = self._known[deployment.id] = Condition()
         return found
+
+    def keep(self, ids: Collection[str]) -> None:
+        """Forget every deployment that is none of `ids`."""
+        self._known = {one: condition for one, condition in self._known.items() if one in ids}
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Begin anew with these. Calls under way at them leave the place they have."""
+        for one in ids:
+            self._known.pop(one, None)
 
 
 def _full(deployment: Deployment, why: str) -> Overloaded:

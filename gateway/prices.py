@@ -61,7 +61,7 @@ class PriceTable:
 
         Raises `ConfigError` with every problem of that file.
         """
-        path = folder / "config" / "prices.yaml"
+        path = own_file(folder)
         return cls(shipped, _read_own(path) if path.exists() else {})
 
     def priced(self, config: Config) -> Config:
@@ -96,6 +96,11 @@ class PriceTable:
                 found = Listing(FREE) if provider.type in ("embedded", "fake") else Listing()
             own = self.own.get(deployment.id) or self.own.get(deployment.model)
             self._known[provider.name, deployment.model] = own.over(found) if own else found
+
+
+def own_file(folder: Path) -> Path:
+    """Where the prices of a `routes.yaml` in `folder` stand, if it has any."""
+    return folder / "config" / "prices.yaml"
 
 
 def _names(provider: ProviderSpec, model: str) -> tuple[list[str], str | None]:

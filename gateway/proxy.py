@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import orjson
 
-from gateway import byok, limits
-from gateway.cache import Cache, Digests, Wish
+from gateway import attempts, byok, limits
+from gateway.cache import Cache, Wish
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
 from gateway.limits import Limiter
+from gateway.plane import Snapshot
 from gateway.rescue import TextRescue
 from gateway.routes import CONVERSATIONS, CachePolicy, Route, Task
-from gateway.routing import Router
 from gateway.shadow import Shadows
 from gateway.types import Answer, Call, Key, Request
 from gateway.usage import Meter
@@ -23,38 +23,36 @@ from gateway.usage import Meter
 class Proxy:
     """Answers inference requests."""
 
-    def __init__(self, router: Router, limiter: Limiter, meter: Meter, cache: Cache, digests: Digests) -> None:
-        self._router = router
+    def __init__(self, limiter: Limiter, meter: Meter, cache: Cache) -> None:
         self._limiter = limiter
         self._meter = meter
         self._cache = cache
-        self._digests = digests
         self._shadows = Shadows(self._copied)
 
-    async def answer(self, request: Request, key: Key) -> tuple[Call, Answer]:
-        """Answer one request on behalf of `key`. The order below is the policy."""
+    async def answer(self, request: Request, key: Key, snapshot: Snapshot) -> tuple[Call, Answer]:
+        """Answer one request on behalf of `key`, as `snapshot` says. The order below is the policy."""
         route = None
         try:
-            route = self._router.find(request.model, key)
+            route = snapshot.router.find(request.model, key)
             _check(request, route)
             request.credential = byok.credential(request.given, route)
         except BaseException as error:
             self._meter.refuse(request, key, route, error)
             raise
-        if route.shadow is not None:
-            self._shadows.cast(route, request)
         if route.cache is None:
-            return await self._asked(request, key, route)
-        return await self._cached(request, key, route, route.cache)
+            return await self._asked(request, key, route, snapshot)
+        return await self._cached(request, key, route, route.cache, snapshot)
 
     async def close(self) -> None:
         """End the copies of calls that are still under way."""
         await self._shadows.close()
 
-    async def _copied(self, request: Request, key: Key) -> tuple[Call, Answer]:
-        return await self._asked(request, key, self._router.find(request.model, key))
+    async def _copied(self, request: Request, key: Key, snapshot: Snapshot) -> tuple[Call, Answer]:
+        return await self._asked(request, key, snapshot.router.find(request.model, key), snapshot, is_copy=True)
 
-    async def _asked(self, request: Request, key: Key, route: Route) -> tuple[Call, Answer]:
+    async def _asked(
+        self, request: Request, key: Key, route: Route, snapshot: Snapshot, *, is_copy: bool = False
+    ) -> tuple[Call, Answer]:
         """Ask upstream: admitted, measured, and recorded however it ends."""
         try:
             call = await self._limiter.admit(key, route, request)
@@ -63,44 +61,49 @@ class Proxy:
             self._meter.refuse(request, key, route, error)
             raise
         try:
-            way = Way(self._router, self._limiter, call)
-            answer = await self._counted(call) or await send(way, self._meter)
+            if route.shadow is not None and not is_copy:
+                # Only now: a caller beyond its limits must not spend by way of copies.
+                self._shadows.cast(route, request, snapshot)
+            way = Way(snapshot.router, self._limiter, call)
+            answer = await self._counted(call, snapshot) or await send(way, self._meter)
             request.marks.answered = time.perf_counter()
             return call, self._meter.metered(call, answer, _rescue(route, way, self._meter))
         except BaseException as error:  # a client that leaves while we wait cancels us here
             self._meter.close(call, error)
             raise
 
-    async def _counted(self, call: Call) -> Answer | None:
+    async def _counted(self, call: Call, snapshot: Snapshot) -> Answer | None:
         """How many tokens a conversation has, counted by ourselves where nobody is asked; None for other calls.
 
         Who is asked first tells: a provider of Anthropic's models counts as it will bill, every other cannot.
         """
         if call.request.task is not Task.COUNT_TOKENS:
             return None
-        first = (self._router.order(call.route, call) or call.route.deployments)[0]
-        if self._router.provider(first).speaks(Task.COUNT_TOKENS, first.model):
+        first = (snapshot.router.order(call.route, call) or call.route.deployments)[0]
+        if snapshot.router.provider(first).speaks(Task.COUNT_TOKENS, first.model):
             return None
         document = {"input_tokens": await self._limiter.count(call.request, first.model)}
         return Answer(200, {"content-type": "application/json"}, orjson.dumps(document), document=document)
 
-    async def _cached(self, request: Request, key: Key, route: Route, policy: CachePolicy) -> tuple[Call, Answer]:
+    async def _cached(
+        self, request: Request, key: Key, route: Route, policy: CachePolicy, snapshot: Snapshot
+    ) -> tuple[Call, Answer]:
         """Answer as another was, or is just now; else ask upstream for all who ask the same."""
         started = time.perf_counter()
         asked: list[Call | None] = []
 
         async def start() -> tuple[Answer, Callable[[], bool]]:
             asked.append(None)  # from here on the call records itself, also where its caller has left
-            call, answer = await self._asked(request, key, route)
+            call, answer = await self._asked(request, key, route, snapshot)
             asked[0] = call
             if call.attempt is not None:
-                answer.headers["x-promptyard-deployment"] = call.attempt.deployment.id
+                answer.headers |= attempts.headers(call.attempt)  # for those who share it
             # What a fallback answered is not given again once the route itself is back.
             return answer, lambda: call.settled and call.error is None and call.route is route
 
         answer: Answer | None = None
         try:
-            digest = self._digests.of(key, route, request)
+            digest = snapshot.digests.of(key, route, request)
             wish = Wish.of(request.given.get(b"cache-control", b"").decode("latin-1"))
             answer, hit = await self._cache.share(policy, digest, start, wish)
             if not hit and asked and asked[0] is not None:

@@ -58,7 +58,12 @@ class TextRescue:
             route, deployment = step
             one = Attempt(deployment, call.request.task)
             known = self._begin(one)
-            outcome = await attempt(self._way.router, call, route, one)
+            try:
+                outcome = await attempt(self._way.router, call, route, one)
+            except BaseException:  # the caller leaves while we wait: the call is settled as the stream that broke
+                if one.asked:
+                    self._meter.forsaken(call, one)
+                raise
             if not isinstance(outcome, Answer):
                 self._way.failed(outcome)
             elif outcome.chunks is None:

@@ -240,3 +240,5 @@ class Config:
 
     providers: Mapping[str, ProviderSpec]
     routes: Mapping[str, Route]
+    #: Places under `providers` whose text was taken from elsewhere: what stands there may be a secret.
+    filled: frozenset[tuple[str | int, ...]] = field(default=frozenset(), compare=False)

@@ -1,63 +1,66 @@
-"""`promptyard serve` as a process: a socket, uvicorn on it, a banner, and an end within five seconds."""
+"""`promptyard serve` as a process: a socket, uvicorn on it, a banner, signals, and an end within a known time."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import json
 import logging
 import os
+import resource
 import shlex
+import signal
 import socket
 import sys
 import threading
 import time
+from types import FrameType
 
 import uvicorn
 
 from gateway import settings as environment
 from gateway.api.protocol import BoundedProtocol
 from gateway.errors import ConfigError
+from gateway.reload import Reading
 from gateway.routes import Config, RouteTask
 from gateway.server import Application
 from gateway.settings import Settings
 
-#: Answers under way get this long to end by themselves once a stop is asked for, in seconds.
+#: Answers under way get this long to end by themselves once Ctrl-C asks for a stop, in seconds.
 _DRAIN = 1.5
 #: The process ends this long after a stop was asked for, whatever hangs (a database that is gone): usage is in the
 #: journal, children end when we do.
 _END = 4.0
 #: And this long after everything was closed, whatever a thread still imports.
 _REST = 0.5
+#: Bytes of answers that the kernel takes for one caller beyond what is on its way.
+_UNSENT = 64 * 1024
 
 
-def run(settings: Settings, config: Config, version: str, started: float) -> None:
+def run(settings: Settings, reading: Reading, version: str, started: float) -> None:
     """Serve until a signal says stop. `started` is when this process began, UTC epoch seconds.
 
     Raises `ConfigError` when this address cannot or must not be served.
     """
     _log_to_stderr(settings.log_level)
     environment.quieten_libraries()
+    _allow_many_files()
     listener = _listen(settings)
     with listener:
-        server = _Server(Application(settings, config, version), settings, config, version, listener, started)
+        app = Application(settings, reading, version)
+        said = banner(settings, reading.config, version, _address(listener))
+        server = _Server(app, settings.drain, _address(listener), said, started)
         server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """uvicorn with the application's start and stop inside its own."""
 
-    def __init__(
-        self,
-        app: Application,
-        settings: Settings,
-        config: Config,
-        version: str,
-        listener: socket.socket,
-        started: float,
-    ) -> None:
+    def __init__(self, app: Application, drain: float, base_url: str, said: str, started: float) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                app.faces,
                 http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
@@ -70,20 +73,56 @@ class _Server(uvicorn.Server):
             )
         )
         self._app = app
-        self._base_url = _address(listener)
-        self._banner = banner(settings, config, version, self._base_url)
+        self._base_url = base_url
+        self._banner = said
         self._process_started = started
+        self._drain = drain
+        #: Until when the calls under way are waited for, once no more are taken.
+        self._until: float | None = None
+        self._terminal = sys.stdin is not None and sys.stdin.isatty()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.start(self._base_url)
         await super().startup(sockets=sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         took = time.time() - self._process_started
         print(f"{self._banner}\nReady after {took:.1f} s; Ctrl-C stops.", flush=True)  # noqa: T201 - for a person
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ctrl-C stops soon; SIGTERM lets the calls under way end first, and takes no more. A second stops at once."""
+        if self._until is not None or self.should_exit:
+            self.config.timeout_graceful_shutdown = 0
+            self.force_exit = self.should_exit
+        elif sig == signal.SIGTERM and self._drain:
+            self._until = time.monotonic() + self._drain
+            self._app.plane.stop()
+            self._captured_signals.append(sig)
+            return
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop now, asked ten times a second."""
+        if self._until is not None and not self.should_exit:
+            late = time.monotonic() >= self._until
+            if late:
+                self.config.timeout_graceful_shutdown = 0
+            self.should_exit = late or not self._app.busy
+        return await super().on_tick(counter)
+
+    def _hang_up(self) -> None:
+        # The signal also says that the terminal is gone, and who started us in it with it.
+        if self._terminal and not sys.stdin.isatty():
+            self.handle_exit(signal.SIGHUP, None)
+        else:
+            self._app.reloader.ask("SIGHUP")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _leave_after(_END)
         await self._app.close_lab()
         await super().shutdown(sockets=sockets)
+        if self.force_exit:  # then uvicorn has left them as they were
+            for task in self.server_state.tasks:
+                task.cancel()
         await self._app.close()
         _leave_after(_REST)
 
@@ -146,6 +185,8 @@ def _listen(settings: Settings) -> socket.socket:
         )
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Each connection has it from here. The kernel would hold megabytes for a caller who does not read.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     try:
         listener.bind(address)
         # From here on connections queue, also while the rest of the start is still under way.
@@ -157,6 +198,13 @@ def _listen(settings: Settings) -> socket.socket:
             "Stop what uses it, or choose another with --port."
         ) from None
     return listener
+
+
+def _allow_many_files() -> None:
+    """Let this process open as many files as it may at all: a stream takes two, and shells begin with 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name a higher limit than they grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _address(listener: socket.socket) -> str:

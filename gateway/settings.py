@@ -114,6 +114,13 @@ class Settings(BaseModel):
         examples=["60"],
         description="Seconds a caller may take to send the body of an inference request",
     )
+    drain: float = Field(
+        30.0,
+        ge=0,
+        le=86400,
+        examples=["30"],
+        description="Seconds that calls under way may take to end after SIGTERM; Ctrl-C gives them less than two",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least level that is logged: debug, info, warning or error"
     )
@@ -192,9 +199,10 @@ class Row(NamedTuple):
 
 
 _KINDS = {"data": "path", "config": "path", "admin_key_file": "path", "max_body": "size", "body_timeout": "seconds",
+          "drain": "seconds",
           "database_url": "secret", "redis_url": "secret", "admin_key": "secret", "host": "text", "port": "number",
           "log_level": "word", "lab": "true/false"}  # fmt: skip
-_DEFAULTS = {"data": "./data", "max_body": "64MiB", "body_timeout": "60", "lab": "true"}
+_DEFAULTS = {"data": "./data", "max_body": "64MiB", "body_timeout": "60", "drain": "30", "lab": "true"}
 
 
 def table() -> list[Row]:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from gateway.errors import GatewayError
+from gateway.plane import Snapshot
 from gateway.routes import Route
 from gateway.types import Answer, Call, Key, Request
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 #: Copies under way at once; more are not made. A shadow that hangs must not gather calls without end.
 _MOST = 100
 
-Ask = Callable[[Request, Key], Awaitable[tuple[Call, Answer]]]
+Ask = Callable[[Request, Key, Snapshot], Awaitable[tuple[Call, Answer]]]
 
 
 class Shadows:
@@ -28,7 +29,7 @@ class Shadows:
         self._ask = ask
         self._running: set[asyncio.Task[None]] = set()
 
-    def cast(self, route: Route, request: Request) -> None:
+    def cast(self, route: Route, request: Request, snapshot: Snapshot) -> None:
         """A copy of `request`, in as many of a hundred calls as `route` says. Nothing to wait for, nothing raised."""
         shadow = route.shadow
         if shadow is None or random.random() * 100 >= shadow.percent or len(self._running) >= _MOST:  # noqa: S311 - a share
@@ -38,7 +39,10 @@ class Shadows:
             request, id=f"{request.id}-shadow", model=shadow.route, body={**request.body, "model": shadow.route},
             trace=None, credential=None, given={}, marks=dataclasses.replace(request.marks),
         )  # fmt: skip
-        task = asyncio.create_task(self._run(copy, Key("shadow", f"shadow of {route.name}", frozenset())))
+        # It may outlast the call it copies.
+        snapshot.enter()
+        task = asyncio.create_task(self._run(copy, Key("shadow", f"shadow of {route.name}", frozenset()), snapshot))
+        task.add_done_callback(lambda _: snapshot.leave())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -48,9 +52,9 @@ class Shadows:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _run(self, request: Request, key: Key) -> None:
+    async def _run(self, request: Request, key: Key, snapshot: Snapshot) -> None:
         try:
-            _, answer = await self._ask(request, key)
+            _, answer = await self._ask(request, key, snapshot)
             if answer.chunks is not None:
                 async with aclosing(answer.chunks) as chunks:
                     async for _ in chunks:

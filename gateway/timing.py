@@ -1,9 +1,28 @@
-"""Bounds on waiting, cheap enough to put around every await of the data plane."""
+"""Bounds on waiting, cheap enough to put around every await of the data plane, and what an upstream asks to wait."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import parsedate_to_datetime
 from types import TracebackType
+
+
+def retry_after(said: str | None, most: float) -> float | None:
+    """Seconds a `Retry-After` header asks to be left alone for, of which `most` are believed; None where it says none.
+
+    A number, or a date: one that is past is no wait, 0.
+    """
+    if not said:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, OverflowError):  # the second for years and offsets of twenty digits
+            return None
+    return min(max(seconds, 0.0), most) if seconds == seconds else None
 
 
 class Within:

@@ -139,12 +139,13 @@ class Attempt:
     """One try of a call at one deployment, asked in the dialect of `task`. Times as those of `Call`.
 
     `body`, where there is one, is asked instead of the call's own: a rescue goes on where another attempt broke off.
-    `dropped` names what was left out of the request for that dialect.
+    `dropped` names what was left out of the request for that dialect. `asked`: an upstream has it, and has not failed.
     """
 
     deployment: Deployment
     task: Task
     started: float = 0.0
+    asked: bool = False
     first_token: float | None = None
     body: Mapping[str, Any] | None = None
     dropped: list[str] = field(default_factory=list)

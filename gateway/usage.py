@@ -68,8 +68,8 @@ class Meter:
         elif isinstance(error, Exception):
             self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
         else:
-            # Cancelled: the upstream may have read the prompt, so the prompt stays counted.
-            read = Tokens(input=_input(call)) if call.attempt else Tokens()
+            # Cancelled: an upstream that was asked may have read the prompt, so the prompt stays counted.
+            read = Tokens(input=_input(call)) if call.attempt and call.attempt.asked else Tokens()
             end = _cancelled_by(error)
             self._settle(call, end.status, end.code, read, estimated=True)
 
@@ -95,8 +95,9 @@ class Meter:
             self._write(record, request)
 
     def forsaken(self, call: Call, attempt: Attempt) -> None:
-        """Record an attempt that was begun and given up for another: its upstream may have read the prompt."""
-        self._part(call, attempt, ClientGone.status, "forsaken", Tokens(input=_input(call)))
+        """Record an attempt that was given up for another: an upstream that was asked may have read the prompt."""
+        read = Tokens(input=_input(call)) if attempt.asked else Tokens()
+        self._part(call, attempt, ClientGone.status, "forsaken", read)
 
     def broken(self, call: Call, attempt: Attempt, tally: Tally, error: GatewayError) -> None:
         """Record an attempt whose stream broke off and is continued by another."""
@@ -283,7 +284,7 @@ def _cut(call: Call, tally: Tally) -> Tokens:
     """
     told = tally.usage or Tokens()
     told.input = told.input or _input(call)
-    told.output = max(told.output, tally.pieces, len(tally.text) // 4)
+    told.output = max(told.output, tally.pieces, tally.written // 4)
     return told
 
 

@@ -239,5 +239,5 @@ def server(_shared_servers: StartServer) -> Server:
 
 @pytest.fixture(scope="session")
 def protected_server(_shared_servers: StartServer) -> Server:
-    """The server a stranger gets from `make serve`: no admin key, the default routes.yaml, the lab."""
-    return _shared_servers(ROOT / "routes.yaml", admin_key=None, lab=True)
+    """The server a stranger gets from `make serve`, without network: no admin key, the default routes.yaml, the lab."""
+    return _shared_servers(ROOT / "routes.yaml", admin_key=None, lab=True, shut=True)

@@ -19,6 +19,7 @@ FLOORS = {
             "gateway.money",
             "gateway.dialects*",
             "gateway.trace",
+            "gateway.changes",
         ],
         *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],
@@ -40,6 +41,7 @@ FLOORS = {
     "policy": [
         *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
         *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok", "gateway.shadow"],
+        *["gateway.plane", "gateway.reload", "gateway.explain"],
         *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.flights", "gateway.streaming"],
         *[
             "promptlab.lab",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.errors import Forbidden
+from gateway.errors import Forbidden, InvalidKey
 from gateway.keys import Keys
 from gateway.types import Key, Scope
 
@@ -35,6 +35,15 @@ class Access:
         if scope not in key.scopes:
             raise Forbidden(f"This key has no scope '{scope}'; it has: {', '.join(sorted(key.scopes)) or 'none'}.")
         return key
+
+    async def caller(self, headers: Mapping[bytes, bytes], scope: Scope) -> Key:
+        """The caller's key if it has `scope`, also where it was made a moment ago. Raises as `allow` does."""
+        try:
+            return self.allow(headers, scope)
+        except InvalidKey:
+            if not await self.look_again(headers):
+                raise
+            return self.allow(headers, scope)
 
     async def look_again(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether asking once more may help: the key was made a moment ago (`Keys.look_again`)."""

@@ -14,11 +14,13 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import http, keys, openapi, usage
+from gateway.api import http, keys, openapi, plane, usage
 from gateway.api.access import Access
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
+from gateway.explain import Explainer
 from gateway.keys import Keys
 from gateway.ledger import Ledger
+from gateway.reload import Reloader
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,15 @@ _PATIENCE = 30.0
 _FAULT = "Something went wrong inside the gateway. Its log says more."
 
 
-def create(version: str, access: Access, key_ring: Keys, ledger: Ledger) -> FastAPI:
+def create(
+    version: str, access: Access, key_ring: Keys, ledger: Ledger, reloader: Reloader, explainer: Explainer
+) -> FastAPI:
     """The application for `/admin/**`, `/docs` and `/openapi.json`."""
     app = _Described(title="Promptyard", version=version, docs_url=None, redoc_url=None)
     app.openapi_version = "3.0.3"  # the newest that the bundled Swagger renders
     app.include_router(keys.router(access, key_ring))
     app.include_router(usage.router(access, ledger))
+    app.include_router(plane.router(access, reloader, explainer))
     _add_docs(app)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _invalid)

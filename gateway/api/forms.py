@@ -7,6 +7,7 @@ be answered at our expense by a model its caller may not call.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import BadRequest, UnsupportedMedia
 from gateway.types import Form
+
+# It warns of every form it cannot read, without a word on whose it was: the call's own line says both.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 _KIND = b"multipart/form-data"
 #: More boundaries than any caller has reason for.

@@ -7,7 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from gateway.api.cycle import WHEN_GONE, Cycle
-from gateway.errors import BadRequest, ClientGone, GatewayError, Timeout, TooLarge, UnsupportedMedia, to_openai
+from gateway.errors import (
+    BadRequest,
+    ClientGone,
+    GatewayError,
+    MethodNotAllowed,
+    Timeout,
+    TooLarge,
+    UnsupportedMedia,
+    to_openai,
+)
 from gateway.timing import Within
 
 Scope = MutableMapping[str, Any]
@@ -100,6 +109,14 @@ def when_gone(scope: Scope, then: Callable[[], object]) -> None:
     For whoever has read the body. Our own protocol's word for it: ASGI would have a task wait in `receive`.
     """
     scope["extensions"][WHEN_GONE](then)
+
+
+def need_method(scope: Scope, method: str) -> None:
+    """Refuse a path that exists, asked with another verb than `method`. Raises `MethodNotAllowed`."""
+    if scope["method"] != method:
+        error = MethodNotAllowed(f"{scope['path'][:200]} takes {method}, not {scope['method']}.")
+        error.headers["allow"] = method
+        raise error
 
 
 def need_json(headers: Mapping[bytes, bytes]) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from gateway import limits
+from gateway import attempts, limits
 from gateway.api import forms, http
 from gateway.api.access import Access
 from gateway.api.server_timing import server_timing
@@ -21,11 +21,11 @@ from gateway.dialects import body as json_body
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sse import EVENTS
-from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound, Overloaded
+from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound, Overloaded
 from gateway.lanes import Chunks
+from gateway.plane import Plane, Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
-from gateway.routing import Router
 from gateway.telemetry import Tracer
 from gateway.trace import Marks
 from gateway.types import Answer, Call, Key, Request, Scope
@@ -43,8 +43,6 @@ _FORMS = frozenset((Task.TRANSCRIPTIONS,))
 #: The caller's headers an upstream gets to see; everything else stays here.
 _PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
 _MODELS = "/v1/models"
-#: How many of the fields that were dropped a header names.
-_NAMED = 20
 
 
 class Inference:
@@ -54,7 +52,7 @@ class Inference:
         self,
         access: Access,
         proxy: Proxy,
-        router: Router,
+        plane: Plane,
         tracer: Tracer | None,
         *,
         max_body: int,
@@ -63,24 +61,26 @@ class Inference:
         self._access = access
         self._tracer = tracer
         self._proxy = proxy
-        self._router = router
+        self._plane = plane
         self._max_body = max_body
         self._body_timeout = body_timeout
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
-        """Answer one request; every failure, ours too, is an error in OpenAI's shape."""
+        """Answer one request; every failure, ours too, is an error in the caller's shape."""
         marks = Marks(time.perf_counter())
         task = _TASKS.get(scope["path"])
-        exchange = _Exchange(send, _request_id(), DIALECTS[task or Task.CHAT])
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        # Paths of no task have no dialect of their own; only Anthropic's clients say this.
+        other = Task.MESSAGES if b"anthropic-version" in headers else Task.CHAT
+        exchange = _Exchange(send, _request_id(), DIALECTS[task or other])
         try:
-            key = await self._caller(headers)
+            key = await self._access.caller(headers, Scope.INFERENCE)
             marks.authenticated = time.perf_counter()
             if task is not None:
-                _need_method(scope, "POST")
+                http.need_method(scope, "POST")
                 await self._infer(exchange, scope, headers, receive, task, key, marks)
             elif scope["path"] == _MODELS or scope["path"].startswith(f"{_MODELS}/"):
-                _need_method(scope, "GET")
+                http.need_method(scope, "GET")
                 await self._models(exchange, scope["path"], key)
             else:
                 raise NotFound(f"There is no {scope['method']} {scope['path'][:200]} here. See /docs.")
@@ -93,14 +93,6 @@ class Inference:
         except Exception:
             log.exception("%s: a fault of ours", exchange.id)
             await exchange.fail(GatewayError("Something went wrong inside the gateway. Its log says more."))
-
-    async def _caller(self, headers: Mapping[bytes, bytes]) -> Key:
-        try:
-            return self._access.allow(headers, Scope.INFERENCE)
-        except InvalidKey:
-            if not await self._access.look_again(headers):
-                raise
-            return self._access.allow(headers, Scope.INFERENCE)
 
     async def _infer(
         self,
@@ -115,29 +107,39 @@ class Inference:
         (forms.need_form if task in _FORMS else http.need_json)(headers)
         raw = await http.read_body(receive, headers, self._max_body, self._body_timeout)
         marks.read = time.perf_counter()
-        form = None
-        if task in _FORMS:
-            # In a thread: a file's hash takes as long as a hundred calls.
-            body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
-        else:
-            body = json_body.parse(raw)
-        request = _request(exchange.id, task, body, headers, marks)
-        request.form = form
+        # Not before it is read: who is refused while sending may never see why.
+        snapshot = self._plane.enter()
+        try:
+            form = None
+            if task in _FORMS:
+                # In a thread: a file's hash takes as long as a hundred calls.
+                body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
+            else:
+                body = json_body.parse(raw)
+            request = _request(exchange.id, task, body, headers, marks)
+            request.form = form
+            await self._answer(exchange, scope, request, key, snapshot)
+        finally:
+            snapshot.leave()
+
+    async def _answer(
+        self, exchange: _Exchange, scope: http.Scope, request: Request, key: Key, snapshot: Snapshot
+    ) -> None:
         if self._tracer is not None:
             request.trace = self._tracer.begin(
-                request.headers.get("traceparent"), request.body, marks.received, stream=request.stream
+                request.headers.get("traceparent"), request.body, request.marks.received, stream=request.stream
             )
         exchange.watch(scope)
-        call, answer = await self._proxy.answer(request, key)
+        call, answer = await self._proxy.answer(request, key, snapshot)
         await exchange.send(call, answer)
 
     async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
         if path == _MODELS:
-            listed = [_model(route) for route in self._router.allowed(key)]
+            listed = [_model(route) for route in self._plane.current.router.allowed(key)]
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
             await exchange.reply({"object": "list", "data": listed, "has_more": False, **ends})
             return
-        await exchange.reply(_model(self._router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
+        await exchange.reply(_model(self._plane.current.router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
 
 
 class _Exchange:
@@ -173,19 +175,17 @@ class _Exchange:
         headers = {**answer.headers, **self._own(), **limits.headers(call.grants)}
         headers["server-timing"] = server_timing(call.request.marks, time.perf_counter())
         if call.attempt is not None:
-            headers["x-promptyard-deployment"] = call.attempt.deployment.id
-            if call.attempt.dropped:
-                headers["x-promptyard-dropped"] = ", ".join(call.attempt.dropped[:_NAMED])
+            headers |= attempts.headers(call.attempt)
         if answer.chunks is None:
-            self._started = True
             await http.answer(self._send, answer.status, headers, answer.body)
+            self._started = True
             return
         async with aclosing(answer.chunks) as chunks:
             # The first chunk is here already. Taking it starts the generator, which from now on settles the
             # call however it ends; one that was never started would not.
             first = await anext(chunks, b"")
-            self._started = True
             await self._begin(answer.status, headers)
+            self._started = True
             await self._part(first)
             if isinstance(chunks, Chunks) and (part := http.part(self._send)):
                 chunks.divert(part)
@@ -247,10 +247,3 @@ def _model(route: Route) -> dict[str, Any]:
     """A route as OpenAI and Anthropic both list a model: neither's client minds the other's fields. `task` is ours."""
     named = {"id": route.name, "object": "model", "created": 0, "owned_by": "promptyard", "task": route.task.value}
     return {**named, "type": "model", "display_name": route.name, "created_at": "1970-01-01T00:00:00Z"}
-
-
-def _need_method(scope: http.Scope, method: str) -> None:
-    if scope["method"] != method:
-        error = MethodNotAllowed(f"{scope['path'][:200]} takes {method}, not {scope['method']}.")
-        error.headers["allow"] = method
-        raise error

@@ -17,9 +17,9 @@ import orjson
 from gateway.api import http
 from gateway.api.access import Access
 from gateway.dialects import body as json_body
-from gateway.errors import BadRequest, ClientGone, GatewayError, InvalidKey, MethodNotAllowed, NotFound
+from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound
+from gateway.plane import Plane
 from gateway.routes import Route, RouteTask, Task
-from gateway.routing import Router
 from gateway.types import Key, Scope
 
 #: What belongs here; the last is within the tracking API's `/api/` and comes before it.
@@ -108,10 +108,10 @@ def refusal(status: int, body: bytes) -> bytes:
 class MlflowGateway:
     """Everything under `PREFIXES`. `inference` answers the calls, on the paths of OpenAI's API."""
 
-    def __init__(self, inference: App, access: Access, router: Router, *, max_body: int, body_timeout: float) -> None:
+    def __init__(self, inference: App, access: Access, plane: Plane, *, max_body: int, body_timeout: float) -> None:
         self._inference = inference
         self._access = access
-        self._router = router
+        self._plane = plane
         self._max_body = max_body
         self._body_timeout = body_timeout
 
@@ -124,14 +124,14 @@ class MlflowGateway:
         send = _in_mlflows_shape(send)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
-            key = await self._caller(headers)
+            key = await self._access.caller(headers, Scope.INFERENCE)
             name = route_asked(scope["path"])
             if name is None:
                 document = self._document(scope, key)
                 await http.answer(send, 200, {"content-type": "application/json"}, orjson.dumps(document))
                 return
-            _need_method(scope, "POST")
-            call = await self._call(scope, receive, headers, self._router.find(name, key))
+            http.need_method(scope, "POST")
+            call = await self._call(scope, receive, headers, self._plane.current.router.find(name, key))
         except ClientGone:
             return
         except GatewayError as error:
@@ -139,25 +139,17 @@ class MlflowGateway:
             return
         await self._inference(*call, send)
 
-    async def _caller(self, headers: Mapping[bytes, bytes]) -> Key:
-        try:
-            return self._access.allow(headers, Scope.INFERENCE)
-        except InvalidKey:
-            if not await self._access.look_again(headers):
-                raise
-            return self._access.allow(headers, Scope.INFERENCE)
-
     def _document(self, scope: http.Scope, key: Key) -> dict[str, Any]:
         """What is said of our routes: of all this key may call, or of one."""
         path: str = scope["path"]
         if path.rstrip("/") != _LIST and not path.startswith(f"{_LIST}/"):
             raise NotFound(f"There is no {scope['method']} {path[:200]} here. See /docs.")
-        _need_method(scope, "GET")
+        http.need_method(scope, "GET")
         name = unquote(path.removeprefix(_LIST).strip("/"))
         if name:
-            return described(self._router.find(name, key))
+            return described(self._plane.current.router.find(name, key))
         tokens = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("page_token")
-        return listed(self._router.allowed(key), tokens[0] if tokens else None)
+        return listed(self._plane.current.router.allowed(key), tokens[0] if tokens else None)
 
     async def _call(
         self, scope: http.Scope, receive: http.Receive, headers: Mapping[bytes, bytes], route: Route
@@ -197,10 +189,3 @@ def _in_mlflows_shape(send: http.Send) -> http.Send:
             await send(message)
 
     return shaped
-
-
-def _need_method(scope: http.Scope, method: str) -> None:
-    if scope["method"] != method:
-        error = MethodNotAllowed(f"{scope['path'][:200]} takes {method}, not {scope['method']}.")
-        error.headers["allow"] = method
-        raise error

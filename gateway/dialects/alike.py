@@ -16,8 +16,8 @@ _NOISE = re.compile(rb'"obfuscation": ?"')
 _CLEAN = re.compile(rb'[^"\\\x00-\x1f]+')
 
 
-#: What events alike say: how many there are, and their text.
-Said = tuple[int, bytes]
+#: What events alike say: how many there are, and the bytes of their text.
+Said = tuple[int, int]
 
 
 class Alike(NamedTuple):
@@ -46,7 +46,7 @@ class Alike(NamedTuple):
         said = texts[0] if len(texts) == 1 else b"".join(texts)
         if not all(texts) or not _CLEAN.fullmatch(said) or not (said.isascii() or all(map(_is_text, texts))):
             return None
-        return len(texts), said
+        return len(texts), len(said)
 
 
 def alike(event: bytes) -> Alike | None:

@@ -51,14 +51,14 @@ class ChatTally(Tally):
         return passed
 
     def _note(self, document: dict[str, Any]) -> bool:
+        if document.get("error") or document.get("object") == "error":
+            raise _broken_off(document)
         choices = document.get("choices")
         if isinstance(choices, list):
             for choice in choices:
                 if not isinstance(choice, dict):
                     raise UpstreamFailed("The provider's stream holds a choice that is not a JSON object.")
                 self._note_choice(choice)
-        if not choices and document.get("error"):
-            raise UpstreamFailed(f"The provider broke its stream off: {sse.said(document['error'])}")
         usage = document.get("usage")
         if not isinstance(usage, dict):
             return False
@@ -66,12 +66,14 @@ class ChatTally(Tally):
         return self._hide_usage and not choices
 
     def _note_choice(self, choice: dict[str, Any]) -> None:
-        if choice.get("finish_reason"):
+        if finish := choice.get("finish_reason"):
+            if finish == "error":
+                raise _broken_off({"choices": [choice]})
             self.finished = True
         text = _text(choice)
         if text and isinstance(text, str):
             self.pieces += 1
-            self.text += text.encode("utf-8", "surrogatepass")
+            self.written += sse.size(text)
         elif isinstance(delta := choice.get("delta"), dict):
             self.say(*_rest_of(delta))
 
@@ -94,6 +96,10 @@ def _says_text_alone(found: Alike) -> bool:
     if isinstance(document.get("usage"), dict) or choices[0].get("finish_reason"):
         return False
     return _text(choices[0]) == _TEXT and (not found.between or document.get("obfuscation") == _NOISE)
+
+
+def _broken_off(document: dict[str, Any]) -> UpstreamFailed:
+    return UpstreamFailed(f"The provider broke its stream off: {sse.said(sse.error_in(document))}")
 
 
 def _rest_of(delta: dict[str, Any]) -> list[Any]:

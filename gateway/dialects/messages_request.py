@@ -188,6 +188,9 @@ def from_chat(body: Mapping[str, Any], losses: Losses) -> Document:
     for name, idle in _IDLE.items():
         if body.get(name) is not None and body[name] not in idle:
             losses.lose(name, NOT_IN_MESSAGES)
+    # Whether usage is told is settled with the caller; Anthropic's streams always say it.
+    options = need_object(body.get("stream_options") or {}, "stream_options")
+    lose_rest(options, ("include_usage",), "stream_options", losses, NOT_IN_MESSAGES)
     said = _same(body)
     temperature = said.get("temperature", 0)
     if not 0 <= temperature <= 1:

@@ -47,4 +47,4 @@ class MessagesTally(Tally):
             self.say(*(holder.get(name) for name in names))
         # Its count of the output comes last. Should it be cut before: each piece was a token or more, of four bytes.
         if self.usage is not None:
-            self.usage.output = max(self.usage.output, self.pieces, len(self.text) // 4)
+            self.usage.output = max(self.usage.output, self.pieces, self.written // 4)

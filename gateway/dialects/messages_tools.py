@@ -30,9 +30,17 @@ def to_chat(body: Mapping[str, Any], losses: Losses) -> Document:
     tools = []
     for at, tool in enumerate([] if given is None else need_list(given, "tools")):
         tools += _function(need_object(tool, f"tools[{at}]"), f"tools[{at}]", losses)
+    choice = _choice(body, losses)
     if not tools:
-        return {}
-    return {"tools": tools} | _choice(body, losses)
+        return _without_tools(choice.get("tool_choice"), losses)
+    return {"tools": tools} | choice
+
+
+def _without_tools(choice: Any, losses: Losses) -> Document:
+    """Nothing: where there are no tools, no upstream wants to hear of a choice. One that insists on a call is lost."""
+    if choice not in (None, "auto", "none"):
+        losses.lose("tool_choice", "there are no tools to choose from.")
+    return {}
 
 
 def _function(tool: Document, path: str, losses: Losses) -> list[Document]:
@@ -79,7 +87,7 @@ def from_chat(body: Mapping[str, Any], losses: Losses) -> Document:
     for at, tool in enumerate([] if given is None else need_list(given, "tools")):
         tools += _tool(need_object(tool, f"tools[{at}]"), f"tools[{at}]", losses)
     if not tools:
-        return {}
+        return _without_tools(body.get("tool_choice"), losses)
     choice, allowed = _tool_choice(body.get("tool_choice"), losses)
     if allowed is not None:
         tools = [tool for tool in tools if tool["name"] in allowed]

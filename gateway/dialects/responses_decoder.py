@@ -24,6 +24,8 @@ _PIECES = {
     "response.custom_tool_call_input.delta": ("input", ""),
 }
 _CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+#: No answer was made later, in seconds: what is beyond, infinity too, is no time.
+_LATEST = 2**53
 _BETWEEN = "\n\n"
 
 
@@ -130,9 +132,9 @@ class Decoder:
         yield from self._begin(response)
         seen = list(self._ids)
         for at, item in enumerate(a_list(response.get("output") or [], "output")):
-            known = self._items.get(at)
+            item, known = an_object(item, f"output[{at}]"), self._items.get(at)
             # Not every server counts its items here as it did on the way.
-            fresh = an_object(item, f"output[{at}]").get("id") not in seen if known is None else not known.done
+            fresh = item.get("id") not in seen if known is None else not known.done
             if fresh and (known is None or known.kind == item.get("type")):
                 yield from self._settle(item, at, f"output[{at}]")
         details = response.get("incomplete_details")
@@ -165,7 +167,7 @@ class Decoder:
 
     def _begin(self, response: Document) -> Iterator[Document]:
         created, model = response.get("created_at"), response.get("model")
-        if isinstance(created, int | float):
+        if isinstance(created, int | float) and abs(created) < _LATEST:
             self._shared["created"] = int(created)
         self._shared |= {"model": model} if isinstance(model, str) else {}
         self._shared |= some(response, "service_tier")

@@ -35,20 +35,20 @@ class Through(Protocol):
 class Tally(ABC):
     """What a stream has said so far. `feed` it the upstream's bytes and send on what it returns.
 
-    `usage` is the provider's own count once it came. `text` is what the model wrote, in
+    `usage` is the provider's own count once it came. `written` is how much the model wrote, in bytes of
     UTF-8, and stands in for a count when a stream is cut. `pieces` counts chunks that
     carried something. `begun` says that an event came, `done` that the stream came to an end of its own.
     A dialect's own tally says in `_note` what its events mean. A `witness` hears every good event too.
     """
 
-    __slots__ = ("_rest", "begun", "done", "failed", "finished", "pieces", "text", "through", "usage", "witness")
+    __slots__ = ("_rest", "begun", "done", "failed", "finished", "pieces", "through", "usage", "witness", "written")
 
     def __init__(self, through: Through | None = None) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self.through = through
         self.witness: Callable[[dict[str, Any]], None] | None = None
         self.usage: Tokens | None = None
-        self.text = bytearray()
+        self.written = 0
         self.pieces = 0
         self.begun = False
         self.failed: UpstreamFailed | None = None
@@ -66,17 +66,17 @@ class Tally(ABC):
         with the bad one, they are returned and the error waits in `failed`.
         """
         if self._rest:
-            chunk = self._rest + chunk
+            chunk = self._gathered(chunk)
         end = _end(chunk)
-        self._rest = rest = chunk[end:]
-        # Nobody ends lines with CR alone. Taken for one endless event, such a stream would be kept back whole.
-        if rest and (len(rest) > MAX_EVENT or (b"\r" in rest and _LONE_CR.search(rest))):
-            self.failed = UpstreamFailed("The provider's stream does not keep to events.")
-            if not end:
-                raise self.failed
+        rest = chunk[end:]
+        if rest:
+            self._rest += rest
+            self._check(rest)
         if not end:
+            if self.failed is not None:
+                raise self.failed
             return b""
-        events = chunk[:end] if self._rest else chunk
+        events = chunk[:end] if rest else chunk
         if events.count(b"\n\n") == 1 and b"\r" not in events:
             return self._read(events)
         passed: list[bytes] = []
@@ -99,13 +99,36 @@ class Tally(ABC):
 
     def hear(self, said: Said) -> None:
         """Count what a `plain` chunk says."""
-        pieces, text = said
+        pieces, written = said
         self.pieces += pieces
-        self.text += text
+        self.written += written
+
+    def _gathered(self, chunk: bytes) -> bytes:
+        """What waited, with `chunk`; nothing as long as no event is whole.
+
+        A picture is one event in hundreds of chunks: only what is new is searched, and the seam before it.
+        """
+        new = bytes(self._rest[-2:]) + chunk
+        self._rest += chunk
+        if not _end(new):
+            self._check(new)
+            return b""
+        gathered = bytes(self._rest)
+        self._rest.clear()
+        return gathered
+
+    def _check(self, new: bytes) -> None:
+        """Give up on a rest that is too long, or in whose `new` part lines end with CR alone.
+
+        Nobody ends lines so. Taken for one endless event, such a stream would be kept back whole.
+        """
+        if len(self._rest) > MAX_EVENT or (b"\r" in new and _LONE_CR.search(new)):
+            self.failed = UpstreamFailed("The provider's stream does not keep to events.")
 
     def close(self) -> bytes:
         """The upstream ended: what is left to send on. Raises `UpstreamFailed` when its answer was not complete."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         ended = self.done
         if rest.strip():
             # Some servers leave out the last blank line.
@@ -139,13 +162,33 @@ class Tally(ABC):
         said = "".join(lenient.text(part) for part in parts if part)
         if said:
             self.pieces += 1
-            self.text += said.encode("utf-8", "surrogatepass")
+            self.written += size(said)
+
+
+def size(text: str) -> int:
+    """Bytes of `text` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def count(holder: Any, name: str) -> int:
     """A number of tokens from a provider's `usage`; what is missing or no number counts as none."""
     value = holder.get(name) if isinstance(holder, dict) else None
     return min(value, _MOST) if isinstance(value, int) and value > 0 else 0
+
+
+def error_in(document: dict[str, Any]) -> Any:
+    """The error that an answer or chunk of chat's kind holds, however it calls itself; nothing where it holds none.
+
+    Some begin their answer with 200 and fail later: OpenRouter then says `error` beside the choices or in one, Mistral
+    a finish reason of that name, older vLLM an object of it.
+    """
+    if document.get("error") or document.get("object") == "error":
+        return document.get("error") or document
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+            return choice.get("error") or "its finish_reason is 'error'"
+    return None
 
 
 def said(error: Any) -> str:

@@ -23,8 +23,9 @@ def answer(document: Mapping[str, Any], spoken: Task, upstream: Task, body: Mapp
 
 
 def refused(document: Mapping[str, Any], spoken: Task, upstream: Task, status: int) -> bytes:
-    """The `upstream`'s error body as the caller's. Tasks that are no conversation have OpenAI's."""
+    """The `upstream`'s error body as the caller's. Tasks that are no conversation have OpenAI's, but for one."""
     chat = CONVERSATIONS[upstream].refused_to_chat(document, status)
+    spoken = Task.MESSAGES if spoken is Task.COUNT_TOKENS else spoken
     return lenient.dumps(CONVERSATIONS[spoken].refused_from_chat(chat, status) if spoken in CONVERSATIONS else chat)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
+
+from gateway.providers.rows import find
+from gateway.routes import CONVERSATIONS, RouteTask, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,8 @@ class Kind:
 
     `variable` is where its credential usually stands; a kind that `asks` is given that variable
     where the source names no credential. `prefix` goes before the model's name, `tail` after an address that does
-    not end in it yet, and `base_url` stands in where the source names no address.
+    not end in it yet, and `base_url` stands in where the source names no address. `row` is the provider in
+    `providers.yaml` that takes its models under the same names.
     """
 
     type: str
@@ -24,17 +28,30 @@ class Kind:
     prefix: str = ""
     tail: str = ""
     base_url: str | None = None
+    row: str | None = None
+
+    def serves(self, asked: str) -> bool:
+        """Whether what is written so answers `asked`: a route's task, or `completions`."""
+        row = find(self.type)
+        if row is None:
+            return asked in _THROUGH_LITELLM
+        needed = {"chat": CONVERSATIONS, "completions": (Task.COMPLETIONS,)}.get(asked) or RouteTask(asked).tasks
+        return any(task in row.paths for task in needed)
 
 
-def _litellm(variable: str, prefix: str, *, asks: bool = True) -> Kind:
-    return Kind("litellm", variable, asks=asks, prefix=prefix)
+_THROUGH_LITELLM = ("chat", "completions", "embeddings")
+
+
+def _litellm(variable: str, prefix: str, row: str | None = None, *, asks: bool = True) -> Kind:
+    return Kind("litellm", variable, asks=asks, prefix=prefix, row=row)
 
 
 def _server(variable: str, tail: str = "", base_url: str | None = None) -> Kind:
     return Kind("openai_compatible", variable, asks=False, tail=tail, base_url=base_url)
 
 
-#: By litellm's name of the provider. A name that is not here goes through litellm under that name.
+#: By litellm's name of the provider. A name that is not here goes through litellm under that name; so do those whose
+#: models litellm names otherwise than they do themselves (Fireworks, Hugging Face, GitHub).
 KINDS = {
     "openai": Kind("openai", "OPENAI_API_KEY"),
     # Azure and the clouds may be signed in by other means than a key, which litellm finds by itself.
@@ -42,20 +59,20 @@ KINDS = {
     "bedrock": _litellm("AWS_BEARER_TOKEN_BEDROCK", "bedrock/", asks=False),
     "vertex_ai": _litellm("VERTEX_API_KEY", "vertex_ai/", asks=False),
     "databricks": _litellm("DATABRICKS_API_KEY", "databricks/", asks=False),
-    "anthropic": _litellm("ANTHROPIC_API_KEY", "anthropic/"),
-    "gemini": _litellm("GEMINI_API_KEY", "gemini/"),
-    "mistral": _litellm("MISTRAL_API_KEY", "mistral/"),
-    "cohere": _litellm("COHERE_API_KEY", "cohere/"),
-    "ai21": _litellm("AI21_API_KEY", "ai21/"),
-    "groq": _litellm("GROQ_API_KEY", "groq/"),
-    "deepseek": _litellm("DEEPSEEK_API_KEY", "deepseek/"),
-    "xai": _litellm("XAI_API_KEY", "xai/"),
-    "together_ai": _litellm("TOGETHERAI_API_KEY", "together_ai/"),
+    "anthropic": _litellm("ANTHROPIC_API_KEY", "anthropic/", "anthropic"),
+    "gemini": _litellm("GEMINI_API_KEY", "gemini/", "gemini"),
+    "mistral": _litellm("MISTRAL_API_KEY", "mistral/", "mistral"),
+    "cohere": _litellm("COHERE_API_KEY", "cohere/", "cohere"),
+    "ai21": _litellm("AI21_API_KEY", "ai21/", "ai21"),
+    "groq": _litellm("GROQ_API_KEY", "groq/", "groq"),
+    "deepseek": _litellm("DEEPSEEK_API_KEY", "deepseek/", "deepseek"),
+    "xai": _litellm("XAI_API_KEY", "xai/", "xai"),
+    "together_ai": _litellm("TOGETHERAI_API_KEY", "together_ai/", "together"),
     "fireworks_ai": _litellm("FIREWORKS_AI_API_KEY", "fireworks_ai/"),
-    "openrouter": _litellm("OPENROUTER_API_KEY", "openrouter/"),
-    "perplexity": _litellm("PERPLEXITYAI_API_KEY", "perplexity/"),
-    "cerebras": _litellm("CEREBRAS_API_KEY", "cerebras/"),
-    "nvidia_nim": _litellm("NVIDIA_NIM_API_KEY", "nvidia_nim/"),
+    "openrouter": _litellm("OPENROUTER_API_KEY", "openrouter/", "openrouter"),
+    "perplexity": _litellm("PERPLEXITYAI_API_KEY", "perplexity/", "perplexity"),
+    "cerebras": _litellm("CEREBRAS_API_KEY", "cerebras/", "cerebras"),
+    "nvidia_nim": _litellm("NVIDIA_NIM_API_KEY", "nvidia_nim/", "nvidia_nim"),
     "huggingface": _litellm("HUGGINGFACE_API_KEY", "huggingface/"),
     "github": _litellm("GITHUB_API_KEY", "github/"),
     "vllm": _server("HOSTED_VLLM_API_KEY", base_url="${HOSTED_VLLM_API_BASE}"),
@@ -86,14 +103,15 @@ _ALSO = {
 # Names that say whose they are. litellm goes by its list of models; these are the families in it.
 _FAMILIES = (
     (r"(gpt-|chatgpt-|o[134]($|-)|ft:gpt-|text-embedding-(3|ada)|davinci-|babbage-)", "openai"),
+    (r"(dall-e-|whisper-|tts-1|(omni|text)-moderation-)", "openai"),
     (r"claude-", "anthropic"),
     (r"(gemini-|text-embedding-00|textembedding-gecko)", "vertex_ai"),
     (r"(command|embed-(english|multilingual))", "cohere"),
 )
 
 _TASKS = (
-    (r"embed|(^|[/-])(bge|e5|gte)-|voyage", "embeddings"),
     (r"rerank", "rerank"),
+    (r"embed|(^|[/-])(bge|e5|gte)-|voyage", "embeddings"),
     (r"moderation", "moderation"),
     (r"dall-e|gpt-image|imagen|flux|stable-diffusion|stable-image", "image_generation"),
     (r"whisper|transcribe", "audio_transcription"),
@@ -104,6 +122,12 @@ _TASKS = (
 def canonical(provider: str) -> str:
     """The name under which `KINDS` may know `provider`."""
     return _ALSO.get(provider, provider)
+
+
+def own(kind: Kind, asked: str) -> Kind:
+    """`kind` as the provider's own row, where it has one and that answers `asked`; else as it is."""
+    direct = replace(kind, type=kind.row, prefix="", row=None) if kind.row else kind
+    return direct if direct.serves(asked) else kind
 
 
 def kind(provider: str) -> Kind:

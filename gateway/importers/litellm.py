@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 from gateway import strict
-from gateway.config_yaml import Document
+from gateway.config_yaml import Document, listed, mapping
 from gateway.errors import ConfigError
 from gateway.importers import known
-from gateway.importers.litellm_routes import SETTINGS, Entry, Routes, mapping, number
+from gateway.importers.litellm_routes import SETTINGS, Entry, Routes, number
 from gateway.importers.litellm_unmapped import message, says_nothing
 from gateway.importers.plan import Plan, Source, no_key_needed
 
@@ -20,6 +20,11 @@ TASKS = {
     "responses": "chat",
     "embedding": "embeddings",
     "embeddings": "embeddings",
+    "moderation": "moderations",
+    "image_generation": "images",
+    "audio_speech": "speech",
+    "audio_transcription": "transcriptions",
+    "rerank": "rerank",
 }
 #: What litellm itself is told, as it stands: nothing of it is a secret.
 OPEN_OPTIONS = frozenset((
@@ -102,12 +107,15 @@ class _Importer:
             self.plan.lose(path, "is no model: it needs 'model_name' and 'litellm_params.model'. It is left out.")
         elif "*" in name or "*" in model:
             self.plan.lose(path, f"{strict.shown(name)} stands for any model. Write a route for each name in use.")
-        elif (task := self._task(path, entry, model, name)) is not None:
-            self._tasks[name] = task
-            self._groups.setdefault(name, []).append(self._placed(path, name, entry, params))
+        else:
+            mode = str(mapping(entry.get("model_info")).get("mode") or known.task_of(model))
+            task = self._task(path, mode, name)
+            placed = None if task is None else self._placed(path, name, entry, params, mode)
+            if task is not None and placed is not None:
+                self._tasks[name] = task
+                self._groups.setdefault(name, []).append(placed)
 
-    def _task(self, path: strict.Path, entry: dict[str, Any], model: str, name: str) -> str | None:
-        mode = str(mapping(entry.get("model_info")).get("mode") or known.task_of(model))
+    def _task(self, path: strict.Path, mode: str, name: str) -> str | None:
         task, first = TASKS.get(mode), self._tasks.get(name)
         if task is None:
             self.plan.lose(
@@ -118,7 +126,9 @@ class _Importer:
             return None
         return task
 
-    def _placed(self, path: strict.Path, name: str, entry: dict[str, Any], params: dict[str, Any]) -> Entry:
+    def _placed(
+        self, path: strict.Path, name: str, entry: dict[str, Any], params: dict[str, Any], mode: str
+    ) -> Entry | None:
         at = (*path, "litellm_params")
         credential = params.get("litellm_credential_name")
         if credential is not None and str(credential) not in self._credentials:
@@ -126,7 +136,11 @@ class _Importer:
                 (*at, "litellm_credential_name"), "this credential is not in the file. Add its api_key.", name
             )
         params = {**self._credentials.get(str(credential), {}), **params}
-        source = self._source(at, name, params)
+        source = self._source(at, name, params, "completions" if mode == "completion" else TASKS[mode])
+        if not source.kind.serves(source.asked):
+            why = f"{strict.shown(name)} is for {strict.shown(mode)}, which is not asked for through litellm here."
+            self.plan.lose(path, f"{why} Write its provider yourself. It is left out.")
+            return None
         found = Entry(path, *self.plan.place(source, name), drops=params.get("drop_params") is True)
         for key in _NUMBERS:
             # Older files have rpm and tpm beside litellm_params.
@@ -141,8 +155,8 @@ class _Importer:
         self._lose_rest(path, "litellm_params", rest, set(_NUMBERS), name)
         return found
 
-    def _source(self, at: strict.Path, name: str, params: dict[str, Any]) -> Source:
-        plan, source = self.plan, Source(at, *_provider(params))
+    def _source(self, at: strict.Path, name: str, params: dict[str, Any], asked: str) -> Source:
+        plan, source = self.plan, Source(at, *_provider(params), asked)
         kind = known.kind(source.provider)
         if (base := params.get("api_base") or params.get("base_url")) is not None:
             source.base_url = plan.said(str(base))
@@ -184,15 +198,15 @@ class _Importer:
             said = mapping(self._data.get(section))
             general: list[tuple[Any, strict.Path]] = []
             for key in ("fallbacks", "context_window_fallbacks"):
-                for index, pairs in enumerate(_list(said.get(key))):
+                for index, pairs in enumerate(listed(said.get(key))):
                     for name, others in mapping(pairs).items():
                         path: strict.Path = (section, key, index, name)
-                        listed = [(other, (*path, place)) for place, other in enumerate(_list(others))]
+                        places = [(other, (*path, place)) for place, other in enumerate(listed(others))]
                         if name == "*" and key == "fallbacks":
-                            general += listed
+                            general += places
                         else:
-                            self._fall_back(name, listed, path, context=key != "fallbacks")
-            others = _list(said.get("default_fallbacks"))
+                            self._fall_back(name, places, path, context=key != "fallbacks")
+            others = listed(said.get("default_fallbacks"))
             general += [(other, (section, "default_fallbacks", place)) for place, other in enumerate(others)]
             self._for_all(general)
 
@@ -249,9 +263,5 @@ def _provider(params: dict[str, Any]) -> tuple[str, str]:
     return (head, tail) if slash else (known.family(model), model)
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _items(value: Any) -> list[dict[str, Any]]:
-    return [one for one in _list(value) if isinstance(one, dict)]
+    return [one for one in listed(value) if isinstance(one, dict)]

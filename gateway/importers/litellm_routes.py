@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import strict
+from gateway.config_yaml import mapping
 from gateway.importers.plan import Plan, RoutePlan
 
 #: How a deployment is chosen there, as our `strategy`; what is not here has no counterpart.
@@ -143,11 +144,6 @@ class Routes:
 def number(value: Any) -> float | None:
     """`value` if it is a number a setting may have."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """`value` if it is a mapping, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def _weights(entries: list[Entry]) -> list[float | None]:

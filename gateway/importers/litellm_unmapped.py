@@ -16,7 +16,7 @@ _DROPS = (
 _BUDGET = "money a deployment may spend. Deployments have no budget here."
 _FILTER = "another model after a filter's refusal. A refusal is an answer here and is kept."
 _REDIS = "Redis for what processes share. Set PROMPTYARD_REDIS_URL instead."
-_CACHE = "a cache of answers. Every call reaches an upstream here."
+_CACHE = "a cache of answers. Here it is the route's own: `cache: {ttl: …}`."
 _LOGS = "where calls are reported. Here every call is a usage record: see `promptyard usage` and /admin/usage."
 _DATABASE = "LiteLLM's database. Its keys and spend are not read: make new keys with `promptyard keys create`."
 _TAGS = "routing by tags. Give each group of callers a route of its own, and keys that may call only that."
@@ -60,7 +60,7 @@ _MESSAGES: dict[str, tuple[tuple[str, str], ...]] = {
         ("content_policy_fallbacks", _FILTER),
         ("provider_budget_config", _BUDGET),
         ("*tag*", _TAGS),
-        ("enable_pre_call_checks", "leaving out deployments that are too small. Their refusal reaches the caller."),
+        ("enable_pre_call_checks", "leaving out what is too small. Here larger models are `context_fallbacks`."),
     ),
     "litellm_settings": (
         ("modify_params", _DROPS),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import strict
-from gateway.config_yaml import Document
+from gateway.config_yaml import Document, listed, mapping
 from gateway.errors import ConfigError
 from gateway.importers import known
 from gateway.importers.plan import Plan, RoutePlan, Source
@@ -59,7 +59,7 @@ def read(document: Document) -> Plan:
     Raises `ConfigError` where it is no such file, or nothing in it can be served.
     """
     data = document.data
-    said = [one for key in ("endpoints", "routes") for one in _list(data.get(key))] if isinstance(data, dict) else []
+    said = [one for key in ("endpoints", "routes") for one in listed(data.get(key))] if isinstance(data, dict) else []
     if not isinstance(data, dict) or not said:
         hint = " It looks like LiteLLM's: promptyard import litellm." if _looks_like_litellm(data) else ""
         document.refuse((), f"is no configuration of MLflow's gateway: it has no list 'endpoints'.{hint}")
@@ -84,7 +84,7 @@ class _Importer:
     def run(self) -> None:
         """Fill the plan."""
         for key in ("endpoints", "routes"):
-            for index, one in enumerate(_list(self._data.get(key))):
+            for index, one in enumerate(listed(self._data.get(key))):
                 if not isinstance(one, dict) or not isinstance(one.get("name"), str):
                     self.plan.lose((key, index), "needs a 'name'. It is left out.")
                 elif one["name"] in self.plan.routes:
@@ -100,13 +100,13 @@ class _Importer:
         self.plan.finish()
 
     def _task(self, path: strict.Path, one: dict[str, Any]) -> str | None:
-        said = next((one[key] for key in ("endpoint_type", "route_type", "task_type") if key in one), None)
+        said = _type(one)
         if (task := TASKS.get(str(said))) is None:
             self.plan.lose(path, f"{strict.shown(one['name'])} is for {strict.shown(said)}, which is not known.")
         return task
 
     def _single(self, path: strict.Path, one: dict[str, Any]) -> None:
-        name, model = one["name"], _mapping(one.get("model"))
+        name, model = one["name"], mapping(one.get("model"))
         provider = str(model.get("provider", "")).lower()
         if provider in _GONE:
             self.plan.lose(
@@ -117,6 +117,7 @@ class _Importer:
         elif (task := self._task(path, one)) is not None:
             route = RoutePlan(path, task)
             source = self._source((*path, "model", "config"), name, provider, model)
+            source.asked = "completions" if _type(one) == "llm/v1/completions" else task
             route.add(*self.plan.place(source, name), None)
             self._limit((*path, "limit"), name, one.get("limit"), route)
             self.plan.routes[name] = route
@@ -130,7 +131,7 @@ class _Importer:
         if (task := self._task(path, one)) is None:
             return
         route = RoutePlan(path, task)
-        for index, part in enumerate(map(_mapping, _list(one["destinations"]))):
+        for index, part in enumerate(map(mapping, listed(one["destinations"]))):
             place = (*path, "destinations", index)
             there, share = self.plan.routes.get(str(part.get("name"))), part.get("traffic_percentage")
             if there is None or not isinstance(share, int | float):
@@ -156,11 +157,11 @@ class _Importer:
             self.plan.lose(path, f"{said} Write the nearest: `limits: {{rpm: …}}`.", name)
 
     def _source(self, path: strict.Path, name: str, provider: str, model: dict[str, Any]) -> Source:
-        config = _mapping(model.get("config"))
+        config = mapping(model.get("config"))
         source = Source(path, known.canonical(provider), model["name"])
         if provider == "litellm":
             source.provider = str(config.get("litellm_provider") or "")
-            self._fields(source, (*path, "litellm_auth_config"), _mapping(config.get("litellm_auth_config")), name)
+            self._fields(source, (*path, "litellm_auth_config"), mapping(config.get("litellm_auth_config")), name)
         kind = str(config.get("openai_api_type", "openai")).lower()
         if kind in ("azure", "azuread") or provider == "azure":
             source.provider = "azure"
@@ -168,7 +169,7 @@ class _Importer:
             if "openai_api_version" in config:
                 source.options["api_version"] = self.plan.said(str(config["openai_api_version"]))
         self._fields(source, path, config, name)
-        self._fields(source, (*path, "aws_config"), _mapping(config.get("aws_config")), name)
+        self._fields(source, (*path, "aws_config"), mapping(config.get("aws_config")), name)
         if kind == "azuread" and source.api_key is not None:
             source.options["azure_ad_token"], source.api_key = source.api_key, None
         if source.provider == "bedrock" and "aws_role_name" in source.options:
@@ -212,17 +213,14 @@ class _Importer:
         return self.plan.secret(value, variable, path, name)
 
 
+def _type(one: dict[str, Any]) -> Any:
+    """An endpoint's type, under whichever name the file's version has for it."""
+    return next((one[key] for key in ("endpoint_type", "route_type", "task_type") if key in one), None)
+
+
 def _file(folder: Path, name: str) -> Path | None:
     try:
         found = (folder / name).resolve()
         return found if found.is_file() and "}" not in str(found) else None
     except (OSError, ValueError):
         return None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -80,16 +80,26 @@ class RoutePlan:
 class Source:
     """An upstream as a foreign file describes it. `path` is where it stands; values are ours already (`Plan.said`).
 
-    `api_key` is None where the source names none, and empty where it says that none is needed.
+    `api_key` is None where the source names none, and empty where it says that none is needed. `asked` is its route's
+    task, or `completions`.
     """
 
     path: strict.Path
     provider: str
     model: str
+    asked: str = "chat"
     api_key: str | None = None
     base_url: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> known.Kind:
+        """How it is written: by the provider's own row, unless litellm was told more than a credential."""
+        found = known.kind(self.provider)
+        if found.type == "openai" and self.base_url and not self.base_url.startswith(_OPENAI_URL):
+            return replace(found, type="openai_compatible")
+        return found if self.base_url is not None or self.options else known.own(found, self.asked)
 
 
 class Plan:
@@ -156,7 +166,7 @@ class Plan:
 
     def place(self, source: Source, route: str) -> tuple[str, str]:
         """The provider's name in our file, made where there is none like it yet, and the model's name there."""
-        kind = known.kind(source.provider)
+        kind = source.kind
         base_url = self._address(source, kind, route)
         own = base_url is not None and base_url != _OPENAI_URL
         type_ = "openai_compatible" if kind.type == "openai" and own else kind.type

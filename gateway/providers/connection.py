@@ -10,14 +10,17 @@ import httptools
 from gateway.errors import UpstreamFailed
 from gateway.lanes import Taker
 
-#: Unread bytes of an answer beyond which the upstream is made to wait.
-HIGH_WATER = 256 * 1024
+#: Unread bytes of an answer beyond which the upstream is made to wait, and as many are read at once: what a caller
+#: who hardly reads makes us hold is a few times this, and there may be thousands of them.
+HIGH_WATER = 32 * 1024
+#: What is read goes through here: one event loop reads one connection at a time, and takes it out before the next.
+_READ = memoryview(bytearray(HIGH_WATER))
 #: A status line and headers larger than this are an upstream gone wrong.
 MAX_HEAD = 256 * 1024
 BROKEN_OFF = "The provider broke the connection off before its answer was complete."
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Send a request with `ask`, then `wait` until what is wanted is there: `headed`, `parts`, or `done`.
 
     `lost` says why there will be no more. After `done`, `reusable` tells whether another
@@ -92,7 +95,11 @@ class Connection(asyncio.Protocol):
         """The upstream took the connection."""
         self.transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to put what comes."""
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Parse what came."""
         if self.done:
             # Nobody asked for this; whatever follows it could be taken for the next answer.
@@ -100,9 +107,9 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if not self.headed:
-            self._head_size += len(data)
+            self._head_size += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(_READ[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("The provider does not answer in HTTP.")
         if not self.headed and self._head_size > MAX_HEAD:

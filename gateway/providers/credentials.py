@@ -6,16 +6,20 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 from pydantic import SecretStr
 
+from gateway.timing import retry_after
 from gateway.types import Answer
 
 log = logging.getLogger(__name__)
 
+#: Statuses that are about a credential: unknown, not paid for, not allowed.
+REFUSED = (401, 402, 403)
 #: Statuses after which the next credential is tried, and seconds the first rest after each takes at least and at most.
-_RESTS = {401: (60.0, 3600.0), 403: (60.0, 3600.0), 429: (1.0, 60.0)}
+_RESTS = {**dict.fromkeys(REFUSED, (60.0, 3600.0)), 429: (1.0, 60.0)}
+#: Nobody is believed beyond a day.
+_LONGEST_REST = 86400.0
 
 
 @dataclass(slots=True)
@@ -68,7 +72,7 @@ class Credentials:
             least, most = _RESTS[answer.status]
             rest = min(most, least * 2.0 ** min(one.failures, 16))
             if answer.status == 429:
-                rest = seconds(answer.headers.get("retry-after")) or rest
+                rest = retry_after(answer.headers.get("retry-after"), _LONGEST_REST) or rest
             one.failures += 1
             one.rests_until = now + rest
             log.warning(
@@ -76,18 +80,3 @@ class Credentials:
                 *(self._provider, one.label, answer.status, rest),
             )
         return True
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """How long a `Retry-After` header asks to wait: seconds, or until a date. None where it says neither."""
-    if retry_after is None:
-        return None
-    try:
-        wait = float(retry_after)
-    except ValueError:
-        try:
-            wait = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
-            return None
-    # NaN and negative numbers are no wait; nobody is believed beyond a day.
-    return min(wait, 86400.0) if wait > 0 else None

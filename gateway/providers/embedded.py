@@ -264,6 +264,8 @@ def _several(prompt: Any) -> bool:
     return isinstance(prompt, list) and len(prompt) > 1 and not all(type(token) is int for token in prompt)
 
 
+#: How the messages of a 500 begin that is the caller's own.
+_FAULTS_OF_A_REQUEST = ("Failed to parse", "Cannot use", "Unknown reasoning format")
 _CODES = {400: "invalid_request", 401: "upstream_refused_credential", 404: "not_found", 501: "not_supported",
           503: "overloaded"}  # fmt: skip
 
@@ -289,7 +291,7 @@ def _as_openai(status: int, body: bytes) -> tuple[int, bytes]:
         message = f"The text is too long: one to embed may have {EMBEDDING_CONTEXT} tokens ({message.split('.')[0]})."
     elif "is not supported" in message and status >= 500:
         status, code, message = 400, "not_supported", message.split(" - hint")[0]
-    elif message.startswith("Failed to parse") and status >= 500:
+    elif message.startswith(_FAULTS_OF_A_REQUEST) and status >= 500:
         status, code = 400, "invalid_request"
     kind = "invalid_request_error" if status < 500 else "server_error"
     return status, orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from gateway.dialects import translation
 from gateway.dialects.plain_tally import BytesTally
 from gateway.dialects.registry import DIALECTS, tally_of
-from gateway.dialects.sse import Tally
 from gateway.errors import UpstreamFailed
 from gateway.providers.http import checked
-from gateway.routes import Fault, Route, Task
+from gateway.routes import CONVERSATIONS, Fault, Route, Task
 from gateway.types import Answer, Provider, UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 HEADER = "x-promptyard-fault"
 INJECTED = "injected by this route's fault"
 _BLANK = re.compile(rb"\n\r?\n")
+_WRITTEN = (*CONVERSATIONS, Task.COMPLETIONS)
 
 
 class Faults:
@@ -80,11 +80,7 @@ class Drawn:
         if answer.chunks is None:
             await self._whole(answer, provider, request.task)
         else:
-            tally = tally_of(request.task, request.document, answer.headers)
-            bare = isinstance(tally, BytesTally)
-            answer.chunks = (
-                self._bytes(answer.chunks, provider) if bare else self._stream(answer.chunks, provider, tally)
-            )
+            answer.chunks = self._stream(answer, answer.chunks, provider, request)
         return answer
 
     def _error(self, task: Task) -> Answer:
@@ -104,32 +100,26 @@ class Drawn:
         await self._end(provider)
 
     async def _stream(
-        self, chunks: AsyncGenerator[bytes, None], provider: Provider, tally: Tally
+        self, answer: Answer, chunks: AsyncGenerator[bytes, None], provider: Provider, request: UpstreamRequest
     ) -> AsyncGenerator[bytes, None]:
-        """The events of a stream until the fault is due: after so many that say something, before its end at last."""
-        ends = {"stall": self.fault.stall_after, "cut": self.fault.cut_after}.get(self.names[0], math.inf)
-        async with aclosing(chunks), aclosing(_events(chunks)) as events:
-            async for event in events:
-                before = tally.pieces
-                tally.feed(event)
-                if not ends or tally.finished or tally.done or tally.pieces > before >= ends:
-                    await self._end(provider)
-                if "slow" in self.names and tally.pieces > before:
-                    await asyncio.sleep(self.fault.pause)
-                yield event
+        """The events of a stream until the fault is due: after so many that say something, before its end at last.
 
-    async def _bytes(self, chunks: AsyncGenerator[bytes, None], provider: Provider) -> AsyncGenerator[bytes, None]:
-        """The chunks of a stream that is no events until the fault is due: after so many of them, or at the end."""
+        In what is not written, as sound, every chunk or event says something.
+        """
         ends = {"stall": self.fault.stall_after, "cut": self.fault.cut_after}.get(self.names[0], math.inf)
-        sent = 0
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                if sent >= ends:
-                    break
-                if "slow" in self.names:
+        tally, said = tally_of(request.task, request.document, answer.headers), 0
+        pieces = chunks if isinstance(tally, BytesTally) else _events(chunks)
+        async with aclosing(chunks), aclosing(pieces):
+            async for piece in pieces:
+                before = tally.pieces
+                tally.feed(piece)
+                says = tally.pieces > before or request.task not in _WRITTEN
+                if not ends or tally.finished or tally.done or (says and said >= ends):
+                    await self._end(provider)
+                if "slow" in self.names and says:
                     await asyncio.sleep(self.fault.pause)
-                yield chunk
-                sent += 1
+                said += says
+                yield piece
             await self._end(provider)
 
     async def _end(self, provider: Provider) -> None:

@@ -13,13 +13,16 @@ from pydantic import SecretStr
 from gateway.config_secrets import names_secret
 from gateway.dialects import lenient
 from gateway.dialects.plain import NOT_JSON
-from gateway.dialects.sse import EVENTS
+from gateway.dialects.sse import EVENTS, error_in, said
 from gateway.errors import UpstreamFailed, to_openai
-from gateway.providers.credentials import Credentials
+from gateway.providers.credentials import REFUSED, Credentials
 from gateway.providers.rows import AUTH, Row
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
+
+#: Characters a credential has at least, to be looked for in what an upstream says.
+_SHORTEST = 8
 
 
 class HttpProvider:
@@ -36,6 +39,10 @@ class HttpProvider:
         self._transport = transport.through(spec.proxy, spec.ca_bundle)
         self._headers = {name.lower(): value.get_secret_value() for name, value in spec.headers.items()}
         self._credentials = Credentials(spec.name, spec.credentials, self._ours)
+        secrets = [*spec.credentials, *(value for name, value in spec.headers.items() if names_secret(name))]
+        # Longest first: one may be a part of another. Those that are short words would be found in any text.
+        texts = sorted({secret.get_secret_value() for secret in secrets}, key=len, reverse=True)
+        self._hidden = [text.encode() for text in texts if len(text) >= _SHORTEST]
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""
@@ -48,7 +55,7 @@ class HttpProvider:
         if request.credential is not None:
             headers |= self._theirs(request.credential)
             answer = await self._transport.post(url, body, headers, request.connect, stream=request.stream)
-            if answer.status in (401, 403):
+            if answer.status in REFUSED:
                 return _theirs_refused(answer, self.name, request.task)
             return await checked(answer, self.name, request.task)
         for credential in self._credentials.turn():
@@ -56,6 +63,10 @@ class HttpProvider:
             answer = await self._transport.post(url, body, headers, request.connect, stream=request.stream)
             if not self._credentials.refused(credential, answer):
                 break
+        if answer.status >= 400:
+            # Some quote the credential they do not like, and not only under 401.
+            for secret in self._hidden:
+                answer.body = answer.body.replace(secret, b"***")
         return await checked(answer, self.name, request.task)
 
     def speaks(self, task: Task, model: str) -> bool:
@@ -129,17 +140,20 @@ async def checked(answer: Answer, provider: str, task: Task) -> Answer:
         raise UpstreamFailed(f"Provider '{provider}' answered {wrong}.")
     if answer.chunks is not None:
         return answer
-    if answer.status in (401, 403):
+    if answer.status in REFUSED:
         # Its text may quote our credential, and its status would tell the caller that *its* key is bad.
         raise UpstreamFailed(
             f"Provider '{provider}' refused our credential (HTTP {answer.status}). "
-            "Whoever runs this gateway has to look at its api_key.",
+            "Whoever runs this gateway has to look at its api_key, and the account behind it.",
             code="upstream_refused_credential",
         )
     if answer.status >= 400:
         return _error(answer, provider, task)
     document = _object(answer.body)
     if document is not None:
+        # A response that failed is one in its own dialect, and says why.
+        if task is not Task.RESPONSES and (error := error_in(document)):
+            raise UpstreamFailed(f"Provider '{provider}' sent an error as if it were an answer: {said(error)}")
         answer.document = document
     elif task not in NOT_JSON or not answer.body:
         raise UpstreamFailed(f"Provider '{provider}' answered with {kind}, not with a JSON object.")

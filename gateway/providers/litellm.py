@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from gateway import settings
 from gateway.errors import BadRequest, UpstreamFailed, UpstreamTimeout, to_openai
+from gateway.providers.credentials import REFUSED
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
 
@@ -154,7 +155,7 @@ class LiteLLMProvider:
     def _refused(self, error: Exception) -> Answer:
         """The upstream's refusal with its own status; raises where there was no answer to pass on."""
         status = getattr(error, "status_code", None)
-        if self._is_silence(error) or not isinstance(status, int) or not 400 <= status < 600 or status in (401, 403):
+        if self._is_silence(error) or not isinstance(status, int) or not 400 <= status < 600 or status in REFUSED:
             raise self._failure(error) from None
         kind, code = _STATUS.get(status, ("invalid_request_error" if status < 500 else "server_error", str(status)))
         code = _CODES.get(type(error).__name__, code)
@@ -179,11 +180,11 @@ class LiteLLMProvider:
         if isinstance(error, self._litellm.Timeout):
             return UpstreamTimeout(f"Provider '{self.name}' did not answer in time.")
         status = getattr(error, "status_code", None)
-        if status in (401, 403):
+        if status in REFUSED:
             # Its text may quote our credential, and its status would tell the caller that *its* key is bad.
             return UpstreamFailed(
                 f"Provider '{self.name}' refused our credential (HTTP {status}). "
-                "Whoever runs this gateway has to look at its api_key.",
+                "Whoever runs this gateway has to look at its api_key, and the account behind it.",
                 code="upstream_refused_credential",
             )
         return UpstreamFailed(f"Provider '{self.name}' failed: {self._words(error)}")

@@ -24,6 +24,7 @@ providers:
 routes:
   theirs: {{deployments: [{{provider: up, model: m}}], byok: true, fallbacks: [ours], cooldown: {{seconds: 0}}}}
   claude: {{deployments: [{{provider: anthropic, model: claude-x}}], byok: true}}
+  rests: {{deployments: [{{provider: up, model: m}}], byok: true, cooldown: {{failures: 1, seconds: 60}}}}
   ours: {{deployments: [{{provider: up, model: other}}]}}
 """,
         env={"UP_KEY": CREDENTIAL},
@@ -64,6 +65,13 @@ def test_their_own_fault_is_told_them(server: Server, upstream: Upstream) -> Non
         answer = http.post("/v1/chat/completions", headers={HEADER: THEIRS}, json=asked("theirs"))
     assert answer.status_code == 401
     assert len(upstream.asked) == 1
+
+
+def test_their_rate_limit_puts_nothing_to_rest_that_others_use(server: Server, upstream: Upstream) -> None:
+    upstream.then(whole({"error": {"message": "slow down"}}, 429, retry_after="60"), whole(chat()))
+    with server.client() as http:
+        assert http.post("/v1/chat/completions", headers={HEADER: THEIRS}, json=asked("rests")).status_code == 429
+        assert ask(http, "rests").status_code == 200
 
 
 @pytest.mark.parametrize(("model", "value"), [("ours", THEIRS), ("theirs", "two words"), ("theirs", "x" * 9000)])

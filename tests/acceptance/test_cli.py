@@ -57,7 +57,8 @@ def data(*arguments: str | Path, cwd: Path, **env: str) -> Any:
 
 
 COMMANDS: list[Sequence[str]] = [(), ("serve",), ("check",), ("schema",), ("usage",), ("keys",), ("keys", "create"),
-                                 ("keys", "list"), ("keys", "revoke"), ("import",)]  # fmt: skip
+                                 ("keys", "list"), ("keys", "revoke"), ("import",), ("plan",),
+                                 ("explain",)]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

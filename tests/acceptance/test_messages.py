@@ -103,6 +103,14 @@ def test_refusals_have_anthropics_shape(
     assert said in body["error"]["message"]
 
 
+def test_what_is_not_here_has_anthropics_shape_too(claude: anthropic.Anthropic) -> None:
+    for ask in (lambda: claude.models.retrieve("nobody"), lambda: claude.messages.batches.retrieve("one")):
+        with pytest.raises(anthropic.NotFoundError) as refused:
+            ask()
+        body: Any = refused.value.body
+        assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
+
+
 def test_an_upstreams_error_has_anthropics_shape_too(claude: anthropic.Anthropic, upstream: Upstream) -> None:
     error = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limit"}}
     upstream.then(whole(error, status=429, retry_after="3"))
@@ -126,13 +134,18 @@ def test_what_is_dropped_is_named(start_server: StartServer, upstream: Upstream)
 providers:
   up: {{type: openai_compatible, base_url: "{upstream.url}"}}
 routes:
-  up: {{deployments: [{{provider: up, model: m}}], unsupported: drop}}
+  up: {{deployments: [{{provider: up, model: m}}], unsupported: drop, cache: {{ttl: 60}}}}
 """)
     upstream.then(whole(chat("Hi")))
     text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
     more = {"top_k": 3}
     marked: Any = [{"role": "user", "content": [text]}]
     with anthropic.Anthropic(base_url=server.url, api_key=server.admin_key, max_retries=0) as client:
-        raw = client.messages.with_raw_response.create(model="up", max_tokens=5, messages=marked, extra_body=more)
-    assert set(raw.headers["x-promptyard-dropped"].split(", ")) == {"top_k", "cache_control"}
-    assert "cache_control" not in upstream.last.body.decode()
+        ask = client.messages.with_raw_response.create
+        asked, again = [ask(model="up", max_tokens=5, messages=marked, extra_body=more) for _ in range(2)]
+        odd = ask(model="up", max_tokens=5, messages=HELLO, extra_body={"a\r\nb": 1, "\x7fé" * 50: 1})
+    assert again.headers["x-promptyard-cache"] == "hit"
+    for one in (asked, again):
+        assert set(one.headers["x-promptyard-dropped"].split(", ")) == {"top_k", "cache_control"}
+    assert "cache_control" not in upstream.asked[0].body.decode()
+    assert odd.headers["x-promptyard-dropped"].split(", ") == [r"a\r\nb", (r"\x7f\xe9" * 50)[:100]]

@@ -148,7 +148,7 @@ def test_an_error_in_another_shape_is_told_in_openais(
     error_of(caught.value.response)
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_an_upstream_that_refuses_our_credential_is_a_502_that_leaks_nothing(
     gateway: Server, upstream: Upstream, status: int, streamed: bool

@@ -104,6 +104,11 @@ def test_model_and_lab_load_behind_and_say_so(protected_server: Server) -> None:
     assert "Traceback" not in log
 
 
+def test_a_start_wants_nothing_of_the_network(protected_server: Server) -> None:
+    protected_server.wait_ready()
+    assert protected_server.wanted() == ""
+
+
 def test_the_root_leads_somewhere(start_server: StartServer, protected_server: Server) -> None:
     without = httpx.get(f"{start_server(FAKE, admin_key=None).url}/", follow_redirects=True)
     assert (without.status_code, without.url.path) == (200, "/docs")
@@ -182,7 +187,7 @@ SIGNALS = pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=la
 
 @SIGNALS
 def test_it_ends_while_a_stream_runs(start_server: StartServer, how: signal.Signals) -> None:
-    server = start_server(FAKE)
+    server = start_server(FAKE, drain=1)
     with server.client() as client, client.stream("POST", "/v1/chat/completions", json=ASKED) as answer:
         next(answer.iter_bytes())
         ended(server, how)

@@ -47,6 +47,7 @@ def test_a_copy_is_recorded_by_itself_and_its_end_matters_to_nobody(
 
         until(both)
         assert {row["route"] for row in recorded()} == {"candidate"}
+    assert len(upstream.asked) == 3  # what was refused was not copied
 
 
 def test_a_share_of_calls_is_copied(start_server: StartServer, upstream: Upstream) -> None:

@@ -1,4 +1,4 @@
-"""Under steady load nothing is lost, doubled, held or left open: seconds of it here, minutes under `make soak`."""
+"""Under steady load nothing is lost, doubled, held or left open: seconds of it here, half an hour under `make soak`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import StartServer
 from tests.services.promptyard import Server
 
-SECONDS = 300 if os.environ.get("PROMPTYARD_TEST_SOAK") else 4
+SOAK = bool(os.environ.get("PROMPTYARD_TEST_SOAK"))
+SECONDS = 1800 if SOAK else 4
 CALLERS = 8
 ROUTES = """\
 providers:
@@ -24,17 +25,19 @@ routes:
 
 
 def load(server: Server, seconds: float) -> int:
-    """How many calls, half of them streams, were answered to eight callers."""
+    """How many calls, half of them streams, were answered to eight callers, who rest as long as each call took."""
     until, answered = time.monotonic() + seconds, [0] * CALLERS
 
     def call(number: int) -> None:
         with server.client() as http:
             while time.monotonic() < until:
+                asked = time.monotonic()
                 body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": bool(number % 2)}
                 answer = http.post("/v1/chat/completions", json=body)
                 assert answer.status_code == 200
                 assert not number % 2 or answer.text.endswith("data: [DONE]\n\n")
                 answered[number] += 1
+                time.sleep(time.monotonic() - asked)
 
     callers = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
     for caller in callers:
@@ -50,7 +53,7 @@ def recorded(http: httpx.Client) -> int:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS * 1.1 + 120)
 def test_every_call_is_recorded_once_and_nothing_grows(start_server: StartServer) -> None:
     server = start_server(ROUTES)
     process = psutil.Process(server.process.pid)
@@ -63,4 +66,5 @@ def test_every_call_is_recorded_once_and_nothing_grows(start_server: StartServer
         assert recorded(http) == warm + answered
         # The callers' connections are closed: a few of the pools may have come, none may have stayed.
         assert process.num_fds() <= files + 5
-        assert process.memory_info().rss <= memory * 1.1 + 8 * 2**20
+        # Half an hour is enough to tell growth from a few pools that fill.
+        assert process.memory_info().rss <= (memory * 1.03 if SOAK else memory * 1.1 + 8 * 2**20)

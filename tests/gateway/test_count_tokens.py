@@ -5,8 +5,9 @@ from __future__ import annotations
 import orjson
 
 from gateway import tokens
-from gateway.cache import Cache, Digests
+from gateway.cache import Cache
 from gateway.cache_store import MemoryStore
+from gateway.plane import Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import Config, Deployment, Task
 from gateway.types import Answer, Call, Request, UsageFilter
@@ -25,8 +26,9 @@ class Counting(Recorder):
 async def asked(bench: Bench) -> tuple[Call, Answer]:
     headers = {"anthropic-version": "2023-06-01"}
     request = Request("req_1", Task.COUNT_TOKENS, "first", BODY, False, headers)
-    proxy = Proxy(bench.router, bench.limiter, bench.meter, Cache(MemoryStore()), Digests(Config({}, {})))
-    call, answer = await proxy.answer(request, KEY)
+    proxy = Proxy(bench.limiter, bench.meter, Cache(MemoryStore()))
+    snapshot = Snapshot(Config({}, {}), "1", {}, bench.router, lambda _: None)
+    call, answer = await proxy.answer(request, KEY, snapshot)
     record = await bench.ledger.find("req_1")
     assert record is not None
     assert (record.status, record.input_tokens, record.output_tokens, record.cost) == (200, 0, 0, 0)

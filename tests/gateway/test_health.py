@@ -107,6 +107,28 @@ async def test_who_waits_longest_is_next_and_the_queue_has_an_end(condition: Con
     assert condition.running == 0
 
 
+async def test_a_reload_changes_how_many_run_at_once(condition: Condition) -> None:
+    three, one, two = (Deployment("p", "m", concurrency=most) for most in (3, 1, 2))
+    for _ in range(3):
+        await condition.enter(three)
+    first, second = (asyncio.create_task(condition.enter(one)) for _ in range(2))
+    await asyncio.sleep(0)
+    for left in (2, 1):
+        condition.leave()
+        await asyncio.sleep(0)
+        assert (condition.running, first.done()) == (left, False)
+    third = asyncio.create_task(condition.enter(two))
+    await asyncio.sleep(0)
+    await first
+    assert (condition.running, second.done(), third.done()) == (2, False, False)
+    condition.leave()
+    condition.leave()
+    await asyncio.gather(second, third)
+    for _ in range(2):
+        condition.leave()
+    assert condition.running == 0
+
+
 async def test_a_wait_ends_in_time_and_leaves_nothing_behind(condition: Condition) -> None:
     await condition.enter(ONE)
     with pytest.raises(Overloaded, match=r"no room within 0\.2 s"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,6 +115,22 @@ async def test_one_rescue_after_another() -> None:
     record = await made.ledger.find("req_1")
     assert record is not None
     assert (record.deployment, record.status) == ("d/m", 200)
+
+
+async def test_leaving_while_another_is_asked_counts_both() -> None:
+    second = Recorder("b", {"delay": 30})
+    made = bench(Recorder("a", broken("cut", 2)), second, timeouts=Timeouts())
+    task = asyncio.create_task(streamed(made))
+    for _ in range(500):
+        if not second.asked:
+            await asyncio.sleep(0.01)
+    task.cancel("the caller left")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    rows = {row.group["deployment"]: row for row in await made.ledger.sums(["deployment"], UsageFilter())}
+    assert (rows["a/m"].calls, rows["b/m"].calls) == (1, 0)
+    assert rows["a/m"].input_tokens == rows["b/m"].input_tokens > 0
+    assert rows["a/m"].output_tokens == 2
 
 
 async def test_one_that_says_something_else_is_left_and_the_next_asked() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway import tokens
 from gateway.errors import Overloaded
 from gateway.routes import Cooldown, Deployment, Limits, Queue, Retries, Route, Timeouts
-from gateway.types import UsageFilter
+from gateway.types import Answer, UpstreamRequest, UsageFilter
+from gateway.usage import LEFT
 from tests.gateway.test_fallback import Bench, Recorder, journalled, route  # noqa: F401 - a fixture
 
 UNLIMITED = Limits()
@@ -44,6 +46,17 @@ async def test_retry_after_is_waited_for_unless_it_is_too_long() -> None:
     bench = Bench([free("first", "a", retries=Retries(3, longest=1))], [asked])
     assert (await bench.send(await bench.admit())).status == 429
     assert len(asked.asked) == 1
+
+
+async def test_a_retry_after_that_is_no_date_is_not_believed() -> None:
+    class Lying(Recorder):
+        async def send(self, request: UpstreamRequest) -> Answer:
+            answer = await super().send(request)
+            answer.headers["retry-after"] = "Mon, 01 Jan 99999999999 00:00:00 GMT"
+            return answer
+
+    bench = Bench([free("first", "a", retries=Retries(1, backoff=0.01))], [Lying("a", DOWN)])
+    assert (await bench.send(await bench.admit())).status == 503
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
@@ -115,6 +128,28 @@ async def test_a_full_deployment_makes_others_wait_and_then_says_so() -> None:
     assert bench.router.health.of(one.deployments[0]).running == 0
 
 
+@pytest.mark.parametrize(
+    ("step", "fields"),
+    [({"stall": 0}, {}), (DOWN, {"retries": Retries(1, backoff=5)})],
+    ids=["in a queue", "between two rounds"],
+)
+async def test_leaving_while_nobody_is_asked_costs_nothing(step: Any, fields: Mapping[str, Any]) -> None:
+    one = Deployment("a", "a-model", concurrency=1, queue=Queue(5, 5.0))
+    bench = Bench([Route("first", (one,), limits=UNLIMITED, timeouts=Timeouts(), **fields)], [Recorder("a", step)])
+    condition, queued = bench.router.health.of(one), not fields
+    if queued:
+        await condition.enter(one)
+    call = await bench.admit()
+    task = asyncio.create_task(bench.send(call))
+    await asyncio.sleep(0.05)
+    task.cancel(LEFT)
+    with pytest.raises(asyncio.CancelledError) as gone:
+        await task
+    bench.meter.close(call, gone.value)
+    [row] = await bench.ledger.sums([], UsageFilter())
+    assert (row.calls, row.input_tokens, condition.running) == (1, 0, 1 if queued else 0)
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_hedge_answers_when_the_first_is_slow(streamed: bool) -> None:
     slow, quick = Recorder("slow", {"delay": 30}), Recorder("quick", {"answer": "sooner"})
@@ -158,6 +193,27 @@ async def test_leaving_a_hedge_cancels_both(caplog: pytest.LogCaptureFixture) ->
         await task
     assert [bench.router.health.of(one).running for one in hedging.deployments] == [0, 0]
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "leaves", "read"),
+    [({"stall": 0}, 0.02, ["a"]), ({"stall": 0}, 0.2, ["a", "b"]), ({**DOWN, "delay": 0.1}, 0.3, ["b"])],
+)
+async def test_leaving_a_hedge_counts_each_prompt_once(first: Any, leaves: float, read: list[str]) -> None:
+    hedging = free("first", "a", "b", strategy="priority", hedge=0.05, timeouts=Timeouts())
+    bench = Bench([hedging], [Recorder("a", first), Recorder("b", {"stall": 0})])
+    call = await bench.admit()
+    task = asyncio.create_task(bench.send(call))
+    await asyncio.sleep(leaves)
+    task.cancel(LEFT)
+    with pytest.raises(asyncio.CancelledError) as gone:
+        await task
+    bench.meter.close(call, gone.value)
+    by = {row.group["deployment"]: row for row in await bench.ledger.sums(["deployment"], UsageFilter())}
+    assert {name: row.input_tokens for name, row in by.items()} == {
+        f"{name}/{name}-model": tokens.likely(call.request.body) for name in read
+    }
+    assert sum(row.calls for row in by.values()) == 1
 
 
 async def test_the_loser_of_a_hedge_is_recorded_and_is_no_call_of_its_own() -> None:

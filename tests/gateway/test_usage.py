@@ -51,7 +51,7 @@ class Bench:
         kind = RouteTask.EMBEDDINGS if task is Task.EMBEDDINGS else RouteTask.CHAT
         route = Route("r", (DEPLOYMENT,), kind, limits=Limits(concurrency=1))
         call = await self.limiter.admit(KEY, route, Request("req_1", task, "r", {**BODY, **body}, streamed, {}))
-        call.attempt = Attempt(DEPLOYMENT, task)
+        call.attempt = Attempt(DEPLOYMENT, task, asked=True)
         call.started = 0.0
         assert self.counters.running() == 2
         return call

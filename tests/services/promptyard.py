@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.services import shut as network
 from tests.services.process import free_port, stop, wait_until
 
 ADMIN_KEY = "admin-key-of-the-tests"
@@ -47,6 +48,10 @@ class Server:
     def stderr(self) -> str:
         """Everything it has logged."""
         return (self.output / "stderr").read_text(errors="replace")
+
+    def wanted(self) -> str:
+        """What it wanted from beyond this machine, where it was started with `shut`."""
+        return network.wanted(self.output)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -126,17 +131,22 @@ def start(
     *,
     admin_key: str | None = ADMIN_KEY,
     lab: bool = False,
+    shut: bool = False,
     host: str = "127.0.0.1",
     data: Path | None = None,
     env: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (),
     **settings: object,
 ) -> Server:
-    """A server that answers `/health`. `settings` become `PROMPTYARD_<NAME>`; `home` takes data and output."""
+    """A server that answers `/health`. `settings` become `PROMPTYARD_<NAME>`; `home` takes data and output.
+
+    With `shut` there is no network for it beyond this machine, see `Server.wanted`.
+    """
     if admin_key is not None:
         settings["admin_key"] = admin_key
     named = {f"PROMPTYARD_{name.upper()}": str(value) for name, value in settings.items()}
     data = data or home / "data"
+    env = {**(env or {}), **(network.environment(home) if shut else {})}
     for _ in range(3):
         mark, port = uuid.uuid4().hex, free_port()
         where = ["--config", str(config), "--host", host, "--port", str(port), "--data", str(data)]
@@ -145,7 +155,7 @@ def start(
             # A session of its own: Ctrl-C in the terminal must reach pytest first, which stops us.
             process = subprocess.Popen(
                 command,
-                env=environment({**named, **(env or {})}, mark),
+                env=environment({**named, **env}, mark),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

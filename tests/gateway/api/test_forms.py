@@ -26,6 +26,12 @@ SOUND = bytes(range(256)) * 40 + b"\r\n--\r\n\r\n--" + BOUNDARY[:-1] + b"\r\n"
 FILE = named(b"file", SOUND, b'; filename="a b.wav"', b"Content-Type: audio/wav\r\n")
 
 
+def test_a_bad_form_writes_no_line_of_a_librarys_own(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(BadRequest):
+        forms.parse(b"no form", KIND)
+    assert caplog.text == ""
+
+
 def test_fields_and_what_is_known_of_a_file() -> None:
     raw = form(
         MODEL,

@@ -57,7 +57,7 @@ def told(tally: Tally, chunks: list[bytes], *, lane: bool) -> tuple[Any, ...]:
         passed += tally.close()
     except UpstreamFailed as failed:
         error = str(failed)
-    return passed, error, bytes(tally.text), tally.pieces, tally.usage, tally.begun, tally.finished, tally.done
+    return passed, error, tally.written, tally.pieces, tally.usage, tally.begun, tally.finished, tally.done
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -87,9 +87,9 @@ def test_most_chunks_of_an_answer_are_known(shape: int) -> None:
     tally.feed(chunk("One", rng, shape) + b"\n\n")
     for text in ["two", " three", "four "]:
         said = tally.plain(chunk(text, rng, shape) + b"\n\n")
-        assert said == (1, text.encode())
+        assert said == (1, len(text))
     several = b"".join(chunk(text, rng, shape) + b"\n\n" for text in "abc")
-    assert tally.plain(several) == (3, b"abc")
+    assert tally.plain(several) == (3, 3)
     assert tally.plain(several + b"data: [DONE]\n\n") is None
 
 

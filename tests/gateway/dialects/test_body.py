@@ -54,6 +54,17 @@ def test_deep_nesting_ends_in_a_refusal() -> None:
         parse(b'{"a": 1, "b": "\\u0041", "c": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
+def deep(levels: int, told_apart: bytes = b"") -> bytes:
+    return b'{%b"a": ' % told_apart + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+@pytest.mark.parametrize("told_apart", [b"", b'"b": "\\u0041", '])
+def test_what_is_parsed_leaves_levels_for_a_translation(told_apart: bytes) -> None:
+    orjson.dumps([[[parse(deep(250, told_apart))]]])
+    with pytest.raises(BadRequest, match="deeper than 250 levels"):
+        parse(deep(251, told_apart))
+
+
 class Searched(bytes):
     """A body that knows how often it was searched for a key."""
 

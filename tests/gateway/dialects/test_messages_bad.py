@@ -63,6 +63,23 @@ BAD_FROM_CHAT = [
 
 
 @pytest.mark.parametrize(
+    ("translate", "body", "lost"),
+    [
+        (MESSAGES.to_chat, rows.native(tool_choice={"type": "any"}), ["tool_choice"]),
+        (MESSAGES.to_chat, rows.native(tool_choice={"type": "auto"}), []),
+        (MESSAGES.from_chat, rows.chat(tool_choice="required"), ["tool_choice"]),
+        (MESSAGES.from_chat, rows.chat(tools=[], tool_choice="auto"), []),
+        (MESSAGES.from_chat, rows.chat(stream_options={"include_obfuscation": True}),
+         ["stream_options.include_obfuscation"]),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_nothing_is_lost_by_name(translate: Any, body: dict[str, Any], lost: list[str]) -> None:
+    losses = Losses(drop=True)
+    translate(body, losses)
+    assert losses.names == lost
+
+
+@pytest.mark.parametrize(
     ("translate", "body", "param"),
     [(MESSAGES.to_chat, *row) for row in BAD_TO_CHAT] + [(MESSAGES.from_chat, *row) for row in BAD_FROM_CHAT],
 )

@@ -56,6 +56,15 @@ def test_garbage_from_an_upstream_is_its_fault_and_never_ours(name: str) -> None
             _tried(lambda one: RESPONSES.answer_from_chat(one, ASKED), changed)
 
 
+@pytest.mark.parametrize("changed", [{"output": [7]}, {"created_at": float("inf")}, {"created_at": float("nan")}])
+def test_numbers_where_none_can_stand_are_an_upstreams_fault_too(changed: dict[str, Any]) -> None:
+    events = encoded(STREAMS["call"])
+    last = {**events[-1]["response"], **changed}
+    begun = [one for one in events[:-1] if one["type"] != "response.output_item.done"]
+    _tried(RESPONSES.answer_to_chat, last)
+    _tried(decoded, [*begun, {**events[-1], "response": last}])
+
+
 def _tried(step: Any, said: Any) -> None:
     with contextlib.suppress(UpstreamFailed):
         step(said)

@@ -59,7 +59,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "anthropic": (
         "model: claude-sonnet-4-5",
-        {"type": "litellm", "api_key": "${ANTHROPIC_API_KEY}", "model": "anthropic/claude-sonnet-4-5"},
+        {"type": "anthropic", "api_key": "${ANTHROPIC_API_KEY}", "model": "claude-sonnet-4-5"},
     ),
     "bedrock": (
         "model: bedrock/a:0, aws_region_name: r, aws_access_key_id: os.environ/A, aws_secret_access_key: s3cret-word",
@@ -86,7 +86,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "a provider named apart": (
         "model: llama-3, custom_llm_provider: groq",
-        {"type": "litellm", "api_key": "${GROQ_API_KEY}", "model": "groq/llama-3"},
+        {"type": "groq", "api_key": "${GROQ_API_KEY}", "model": "llama-3"},
     ),
     "one only litellm knows": (
         "model: novita/deepseek-r1, api_key: s3cret-word",
@@ -295,7 +295,7 @@ LOST: dict[str, tuple[str, str, str]] = {
     "guardrails": (one("model: gpt-4o") + "guardrails: [{guardrail_name: x}]\n", "guardrails", "checks"),
     "any model": (one("model: gpt-4o") + "  - {model_name: 'openai/*', litellm_params: {model: 'openai/*'}}\n",
                   "model_list[1]", "stands for any model"),
-    "pictures": (one("model: gpt-4o") + "  - {model_name: p, litellm_params: {model: dall-e-3}}\n", "model_list[1]",
+    "pictures": (one("model: gpt-4o") + "  - {model_name: p, litellm_params: {model: imagen-4}}\n", "model_list[1]",
                  "image_generation"),
     "a mode": (one("model: gpt-4o") + "  - {model_name: p, litellm_params: {model: x}, model_info: {mode: rerank}}\n",
                "model_list[1]", "'rerank'"),
@@ -360,7 +360,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a list": ("- a\n", "has no list 'model_list'"),
     "no models": ("model_list: []\n", "has no list 'model_list'"),
     "the other's": ("endpoints: []\n", "promptyard import mlflow"),
-    "nothing that can be served": (one("model: dall-e-3"), "nothing in it can be served"),
+    "nothing that can be served": (one("model: vertex_ai/imagen-4"), "nothing in it can be served"),
     "no name we take": (one("model: gpt-4o", name="'a b'"), "cannot be a route's name"),
     "no address we take": (one("model: openai/x, api_base: s3cret-word, api_key: s3cret-word"), "must begin with http"),
 }

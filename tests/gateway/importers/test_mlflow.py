@@ -42,11 +42,11 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
                                {"type": "litellm", "base_url": "https://x.openai.azure.com", "model": "azure/dep",
                                 "options": {"api_version": "1", "azure_ad_token": "${AZURE_API_KEY}"}}),
     "anthropic": ("anthropic", "anthropic_api_key: s3cret-word, anthropic_api_base: 'https://api.anthropic.com/v1'",
-                  {"type": "litellm", "api_key": "${ANTHROPIC_API_KEY}", "model": "anthropic/m-1"}),
+                  {"type": "anthropic", "api_key": "${ANTHROPIC_API_KEY}", "model": "m-1"}),
     "anthropic elsewhere": ("anthropic", "anthropic_api_key: $K, anthropic_api_base: 'https://proxy.corp/v1'",
                             {"type": "litellm", "base_url": "https://proxy.corp", "api_key": "${K}",
                              "model": "anthropic/m-1"}),
-    "gemini": ("gemini", "gemini_api_key: $K", {"type": "litellm", "api_key": "${K}", "model": "gemini/m-1"}),
+    "gemini": ("gemini", "gemini_api_key: $K", {"type": "gemini", "api_key": "${K}", "model": "m-1"}),
     "bedrock by role": ("bedrock", "aws_config: {aws_role_arn: 'arn:aws:iam::1:role/r', aws_region: eu-west-1}",
                         {"type": "litellm", "model": "bedrock/m-1",
                          "options": {"aws_role_name": "arn:aws:iam::1:role/r", "aws_region_name": "eu-west-1",
@@ -58,10 +58,10 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bedrock by a token": ("bedrock", "aws_config: {aws_bearer_token: $T, aws_region: eu-west-1}",
                            {"type": "litellm", "api_key": "${T}", "model": "bedrock/m-1",
                             "options": {"aws_region_name": "eu-west-1"}}),
-    "cohere": ("cohere", "cohere_api_key: $K", {"type": "litellm", "api_key": "${K}", "model": "cohere/m-1"}),
+    "cohere": ("cohere", "cohere_api_key: $K", {"type": "cohere", "api_key": "${K}", "model": "m-1"}),
     "together": ("togetherai", "togetherai_api_key: $K",
-                 {"type": "litellm", "api_key": "${K}", "model": "together_ai/m-1"}),
-    "groq": ("groq", "api_key: $K", {"type": "litellm", "api_key": "${K}", "model": "groq/m-1"}),
+                 {"type": "together", "api_key": "${K}", "model": "m-1"}),
+    "groq": ("groq", "api_key: $K", {"type": "groq", "api_key": "${K}", "model": "m-1"}),
     "ollama": ("ollama", "api_key: $K, api_base: 'http://gpu-2:11434/v1'",
                {"type": "openai_compatible", "base_url": "http://gpu-2:11434/v1", "api_key": "${K}", "model": "m-1"}),
     "tgi": ("huggingface-text-generation-inference", "hf_server_url: 'http://gpu-3:8080'",
@@ -74,7 +74,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
                 "options": {"vertex_project": "p", "vertex_location": "us-central1",
                             "vertex_credentials": "${VERTEX_CREDENTIALS}"}}),
     "litellm": ("litellm", "litellm_provider: groq, litellm_auth_config: {api_key: s3cret-word}",
-                {"type": "litellm", "api_key": "${GROQ_API_KEY}", "model": "groq/m-1"}),
+                {"type": "groq", "api_key": "${GROQ_API_KEY}", "model": "m-1"}),
     "portkey": ("portkey", "api_key: $K, portkey_provider: '@openai-prod'",
                 {"type": "openai_compatible", "base_url": "https://api.portkey.ai/v1", "api_key": "${K}",
                  "headers": {"x-portkey-provider": "@openai-prod"}, "model": "m-1"}),
@@ -142,7 +142,7 @@ def test_a_traffic_split(take: Any) -> None:
     assert found.routes["chat-split"] == {
         "deployments": [
             {"provider": "openai", "model": "gpt-4o-mini", "weight": 80},
-            {"provider": "anthropic", "model": "anthropic/claude-sonnet-4-5", "weight": 20},
+            {"provider": "anthropic", "model": "claude-sonnet-4-5", "weight": 20},
         ]
     }
     assert "counts calls to it alone" in found.lost("routes[0].destinations[0]")

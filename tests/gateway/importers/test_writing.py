@@ -72,7 +72,7 @@ def test_the_file_as_a_person_would_write_it(tmp_path: Path) -> None:
         "# From a test. `promptyard check` says whether it can be served.\n"
         "#\n"
         "# Left out:\n"
-        "# - line 5, litellm_settings.cache: a cache of answers. Every call reaches an upstream here.\n"
+        "# - line 5, litellm_settings.cache: a cache of answers. Here it is the route's own: `cache: {ttl: …}`.\n"
         "\n"
         "providers:\n"
         '  openai: {type: openai, api_key: "${K}"}\n'

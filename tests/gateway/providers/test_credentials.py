@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator
-from email.utils import formatdate
 
 import pytest
 from pydantic import SecretStr
 
 from gateway.errors import UpstreamFailed
 from gateway.providers import rows
-from gateway.providers.credentials import Credentials, seconds
+from gateway.providers.credentials import Credentials
 from gateway.providers.http import HttpProvider
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec, Task
@@ -96,12 +94,6 @@ def test_when_all_rest_the_one_that_rested_most_is_tried(clock: Clock) -> None:
     for one, after in zip(credentials.turn(), ("9", "3", "5"), strict=True):
         credentials.refused(one, Answer(429, {"retry-after": after}))
     assert labels(credentials) == labels(credentials) == ["#2"]
-
-
-def test_a_date_is_a_wait_too() -> None:
-    assert seconds(formatdate(time.time() + 100, usegmt=True)) == pytest.approx(100, abs=5)
-    assert seconds(formatdate(time.time() - 100, usegmt=True)) is None
-    assert seconds(None) is None
 
 
 # At the provider: what the upstream sees.

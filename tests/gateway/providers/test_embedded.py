@@ -171,6 +171,8 @@ async def test_chat_and_embeddings_at_once(model: EmbeddedProvider) -> None:
         (Task.CHAT, {"max_tokens": -5}, "invalid_request", "max_tokens"),
         (Task.CHAT, {"response_format": {"type": "zz"}}, "invalid_request", "zz"),
         (Task.CHAT, {"n": 2}, "invalid_request", "one choice"),
+        (Task.CHAT, {"grammar": 'root ::= "a"', "json_schema": {}}, "invalid_request", "grammar"),
+        (Task.CHAT, {"reasoning_format": "zz"}, "invalid_request", "zz"),
         (Task.CHAT, {"tool_choice": "required", "tools": [WEATHER]}, "invalid_request", "tool"),
         (Task.CHAT, {"messages": [{"role": "user", "content": "word " * 5000}]}, "context_length_exceeded", "4096"),
         (

@@ -32,7 +32,7 @@ def drawn(fault: Fault) -> Drawn:
 
 async def ask(fault: Fault, task: Task = Task.CHAT, stream: bool = True, step: Mapping[str, Any] = WORDS) -> Answer:
     provider = FakeProvider(ProviderSpec("up", "fake", options={"script": [step]}))
-    return await drawn(fault).send(provider, UpstreamRequest(task, "m", ASKED[task], {}, stream, 5.0))
+    return await drawn(fault).send(provider, UpstreamRequest(task, "m", ASKED.get(task, {}), {}, stream, 5.0))
 
 
 def names(fault: Fault, attempts: int) -> list[tuple[str, ...]]:
@@ -124,6 +124,22 @@ async def test_slow_tokens_are_slow_and_whole(task: Task) -> None:
             assert (said(chunks(task, raw)), ended) == ("One two, three.", True)
         assert loop.time() - began >= 0.06
         assert answer.headers[HEADER] == "slow"
+
+
+@pytest.mark.parametrize(("after", "chunks"), [(0, 0), (1, 1), (2, 2), (9, 4)])
+async def test_sound_breaks_off_too(after: int, chunks: int) -> None:
+    provider = FakeProvider(ProviderSpec("up", "fake"))
+    asked = UpstreamRequest(Task.SPEECH, "m", {"input": "one two three four five six seven eight"}, {}, True, 5.0)
+    whole, ended = await received(await provider.send(asked))
+    assert ended
+    assert 3 * 4096 < len(whole) <= 4 * 4096
+    cut, ended = await received(await drawn(Fault(cut=1, cut_after=after)).send(provider, asked))
+    assert (cut, ended) == (whole[: chunks * 4096], False)
+
+
+async def test_who_has_tokens_counted_reads_anthropics_error() -> None:
+    answer = await ask(Fault(error=1, status=429), Task.COUNT_TOKENS, stream=False)
+    assert orjson.loads(answer.body)["type"] == "error"
 
 
 async def test_what_the_upstream_refuses_is_left_as_it_is() -> None:

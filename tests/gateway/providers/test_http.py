@@ -94,7 +94,7 @@ async def test_a_caller_s_credential_goes_in_place_of_ours(transport: Transport,
     assert dict(upstream.last.headers)["x-api-key"] == "first"
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.parametrize("task", [Task.CHAT, Task.MESSAGES])
 async def test_a_caller_s_bad_credential_is_the_caller_s_to_mend(
     transport: Transport, upstream: Upstream, status: int, task: Task
@@ -154,6 +154,27 @@ async def test_an_error_told_anew_is_one_for_anthropic_s_clients_too() -> None:
 JSON = {"content-type": "application/json"}
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"error": {"message": "gone", "code": 502}}',
+        b'{"error": {"message": "gone", "code": 502}, "choices": [{"message": {"content": ""}}]}',
+        b'{"choices": [{"message": {"content": "Hel"}, "finish_reason": "error", "error": {"message": "gone"}}]}',
+        b'{"object": "error", "message": "gone"}',
+        b'{"type": "error", "error": {"message": "gone"}}',
+    ],
+)
+@pytest.mark.parametrize("task", [Task.CHAT, Task.MESSAGES, Task.EMBEDDINGS])
+async def test_an_error_that_says_200_is_a_failure(said: bytes, task: Task) -> None:
+    with pytest.raises(UpstreamFailed, match=r"an error as if it were an answer: .*gone"):
+        await checked(Answer(200, {"content-type": "application/json"}, said), "p", task)
+
+
+async def test_a_failed_response_is_an_answer_in_its_dialect() -> None:
+    failed = Answer(200, {"content-type": "application/json"}, b'{"status": "failed", "error": {"message": "gone"}}')
+    assert await checked(failed, "p", Task.RESPONSES) is failed
+
+
 @pytest.mark.parametrize("status", [200, 201])
 async def test_a_json_object_passes_whatever_it_is_called(status: int) -> None:
     answer = Answer(status, {"content-type": "text/plain"}, b'{"a": 1}')
@@ -176,7 +197,7 @@ async def test_any_other_error_is_told_in_openais(status: int, body: bytes) -> N
     assert error["message"] == f"Provider 'p' answered HTTP {status}" + (": no" if b"no" in body else ".")
 
 
-@pytest.mark.parametrize("status", [100, 199, 204, 301, 302, 304, 307, 401, 403, 600, 999])
+@pytest.mark.parametrize("status", [100, 199, 204, 301, 302, 304, 307, 401, 402, 403, 600, 999])
 async def test_what_is_no_answer_is_a_failure(status: int) -> None:
     with pytest.raises(UpstreamFailed, match="Provider 'p'") as caught:
         await checked(Answer(status, {}, b"" if status != 401 else b'{"error": "sk-secret"}'), "p", Task.CHAT)

@@ -228,7 +228,7 @@ async def test_a_refusal_keeps_its_status_and_message_but_no_secret(status: int,
     assert route.call_count == 1
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403])
 async def test_a_refused_credential_is_not_the_callers(status: int, wire: respx.MockRouter) -> None:
     wire.post(CLAUDE_URL).respond(status, json={"error": {"message": f"bad key {CREDENTIAL}"}})
     with pytest.raises(UpstreamFailed) as caught:

@@ -277,6 +277,17 @@ async def test_connections_are_kept_and_let_go(
     await post(door, upstream)
 
 
+async def test_a_connection_in_use_is_not_let_go(
+    door: Transport, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "KEEPALIVE", {"http": 0.1, "https": 0.1})
+    upstream.then(whole(b"{}"), stream(b"one", 0.4, b"two"), whole(b"{}"))
+    await post(door, upstream)
+    answer = await post(door, upstream, stream=True)
+    await asyncio.gather(post(door, upstream), asyncio.sleep(0.3))
+    assert await read(answer) == b"onetwo"
+
+
 async def test_a_connection_the_upstream_closed_is_not_used_again(door: Transport, upstream: Upstream) -> None:
     upstream.then(raw(head(length=2) + b"{}"))
     for _ in range(5):

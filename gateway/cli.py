@@ -1,4 +1,4 @@
-"""The command line: `promptyard serve | check | plan | explain | import | keys | usage | schema`."""
+"""The command line: `promptyard serve | check | plan | explain | import | keys | usage | schema | bench`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import click
 
 from gateway import config as configuration
 from gateway import settings as environment
+from gateway.cli_bench import bench_command
 from gateway.cli_import import import_command
 from gateway.cli_plan import explain_command, plan_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
@@ -115,7 +116,7 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
     return settings, understood
 
 
-for command in (import_command, plan_command, explain_command):
+for command in (bench_command, import_command, plan_command, explain_command):
     main.add_command(command)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway import tokens
 from gateway.counters import Counters
@@ -23,6 +23,16 @@ _RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
 _UNSAID_OUTPUT = 4096
 #: Longer texts, in characters, keep the estimate: counting 20 MB takes 14 s.
 _COUNTED = 1_000_000
+#: Scopes whose claims are made once, for all calls.
+_REMEMBERED = 10_000
+
+
+class _Same(NamedTuple):
+    """What every call claims of one scope, as long as its limits are these."""
+
+    limits: Limits
+    requests: Claim | None
+    running: Claim | None
 
 
 class Limiter:
@@ -30,6 +40,7 @@ class Limiter:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
+        self._same: dict[str, _Same] = {}
         # Not the loop's own threads: whoever makes us count would keep SQL and host names waiting too.
         self._counting = ThreadPoolExecutor(1, "count-tokens")
 
@@ -119,16 +130,27 @@ class Limiter:
         claims: list[Claim] = []
         asked: tuple[int, int] | None = None
         for scope, limits in scopes:
-            if limits.rpm is not None:
-                claims.append(Claim(scope, _RPM, limits.rpm))
+            same = self._same.get(scope)
+            if same is None or same.limits is not limits:
+                same = self._remembered(scope, limits)
+            if same.requests is not None:
+                claims.append(same.requests)
             if call.request.task is Task.COUNT_TOKENS:
                 continue  # it uses no tokens, and keeps no model busy
             if limits.tpm is not None:
                 asked = asked or self._tokens(call)
                 claims.append(Claim(scope, _TPM, limits.tpm, *asked))
-            if limits.concurrency is not None:
-                claims.append(Claim(scope, _CONCURRENCY, limits.concurrency))
+            if same.running is not None:
+                claims.append(same.running)
         return claims
+
+    def _remembered(self, scope: str, limits: Limits) -> _Same:
+        requests = None if limits.rpm is None else Claim(scope, _RPM, limits.rpm)
+        running = None if limits.concurrency is None else Claim(scope, _CONCURRENCY, limits.concurrency)
+        if len(self._same) >= _REMEMBERED:
+            self._same.clear()
+        same = self._same[scope] = _Same(limits, requests, running)
+        return same
 
     def _tokens(self, call: Call) -> tuple[int, int]:
         """The whole of what the caller asked for; without its own cap on the output, whatever part of it is left.
@@ -158,9 +180,10 @@ def headers(grants: list[Grant]) -> dict[str, str]:
     tightest: dict[Rule, Standing] = {}
     for grant in grants:
         for standing in grant.standings:
-            known = tightest.get(standing.claim.rule)
+            rule = standing.claim.rule
+            known = tightest.get(rule)
             if known is None or standing.left < known.left:
-                tightest[standing.claim.rule] = standing
+                tightest[rule] = standing
     said: dict[str, str] = {}
     for rule, standing in tightest.items():
         said |= _headers(standing, _WORDS[rule])

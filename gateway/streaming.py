@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from gateway.dialects.sse import MAX_EVENT, Tally
 from gateway.errors import UpstreamFailed, UpstreamTimeout
+from gateway.lanes import Beside, Chunks, Taker
 from gateway.routes import Timeouts
 from gateway.types import Answer
 
@@ -26,7 +27,11 @@ async def begun(answer: Answer, tally: Tally, timeouts: Timeouts, deadline: floa
     except BaseException:
         await chunks.aclose()
         raise
-    return Answer(answer.status, answer.headers, chunks=_paced(first, chunks, timeouts, deadline))
+    watch = _Watch(timeouts.idle, deadline)
+    paced: AsyncGenerator[bytes, None] = _paced(first, chunks, watch)
+    if isinstance(chunks, Chunks):
+        paced = Beside(paced, _watched(chunks, watch))
+    return Answer(answer.status, answer.headers, chunks=paced)
 
 
 async def _opening(chunks: AsyncGenerator[bytes, None], tally: Tally) -> bytes:
@@ -43,10 +48,23 @@ async def _opening(chunks: AsyncGenerator[bytes, None], tally: Tally) -> bytes:
     raise UpstreamFailed("The provider's stream ended before its first event.")
 
 
-async def _paced(
-    first: bytes, chunks: AsyncGenerator[bytes, None], timeouts: Timeouts, deadline: float | None
-) -> AsyncGenerator[bytes, None]:
-    watch = _Watch(timeouts.idle, deadline)
+def _watched(chunks: Chunks, watch: _Watch) -> Callable[[Taker], None]:
+    """The lane beside `chunks`: what is taken there was no silence either."""
+
+    def divert(taker: Taker) -> None:
+        def take(chunk: bytes) -> bool:
+            if not taker(chunk):
+                return False
+            watch.begin()
+            return True
+
+        chunks.divert(take)
+
+    return divert
+
+
+async def _paced(first: bytes, chunks: AsyncGenerator[bytes, None], watch: _Watch) -> AsyncGenerator[bytes, None]:
+    watch.start()
     try:
         yield first
         while True:
@@ -84,6 +102,9 @@ class _Watch:
         self._since: float | None = None
         self.fired = False
         self.reason = ""
+
+    def start(self) -> None:
+        """The task that runs now is the one that will wait."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("A stream is read inside a task.")

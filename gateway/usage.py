@@ -19,6 +19,7 @@ from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
 from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
+from gateway.lanes import Beside, Chunks, Taker
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import Tokens
@@ -78,9 +79,20 @@ class Meter:
         A name that is no route is the caller's own text, and kept out of the records.
         """
         end = error if isinstance(error, GatewayError) else _cancelled_by(error)
-        name = route.name if route else ""
+        record = UsageRecord(
+            request_id=request.id,
+            time=time.time(),
+            key_id=key.id,
+            key_name=key.name,
+            route=route.name if route else "",
+            deployment="",
+            task=request.task.value,
+            status=end.status,
+            error=end.code,
+            stream=request.stream,
+        )
         with contextlib.suppress(Overloaded):
-            self._write(request, key, name, "", end.status, end.code, self._clock(), None, Tokens(), 0, priced=True)
+            self._write(record, request)
 
     def forsaken(self, call: Call, attempt: Attempt) -> None:
         """Record an attempt that was given up for another: an upstream that was asked may have read the prompt."""
@@ -107,7 +119,11 @@ class Meter:
         if answer.chunks is None:
             self._settle_whole(call, answer)
             return answer
-        return Answer(answer.status, answer.headers, chunks=self._metered(call, answer, answer.chunks, rescue))
+        chunks, tally = answer.chunks, _tally(call, answer.headers, rescue)
+        metered = self._metered(call, answer.status, chunks, tally, rescue)
+        if isinstance(chunks, Chunks):
+            metered = Beside(metered, _tallied(chunks, tally))
+        return Answer(answer.status, answer.headers, chunks=metered)
 
     def hit(self, call: Call, answer: Answer) -> Answer:
         """`answer`, which cost nothing upstream, recorded as one that cost nothing: a stream when it ends."""
@@ -147,9 +163,8 @@ class Meter:
         self._settle(call, answer.status, None, used, estimated=counted is None)
 
     async def _metered(
-        self, call: Call, answer: Answer, chunks: AsyncGenerator[bytes, None], rescue: Rescue | None
+        self, call: Call, status: int, chunks: AsyncGenerator[bytes, None], tally: Tally, rescue: Rescue | None
     ) -> AsyncGenerator[bytes, None]:
-        tally, status = _tally(call, answer.headers, rescue), answer.status
         end: type[GatewayError] | GatewayError | None = GatewayError  # what it is unless an end below is reached
         try:
             while end is GatewayError:
@@ -219,49 +234,18 @@ class Meter:
         estimated: bool,
         final: bool = True,
     ) -> None:
-        deployment = attempt.deployment if attempt else None
-        price = deployment.listing.price if deployment else None
-        self._write(
-            call.request,
-            call.key,
-            call.request.model,  # what was asked for; the deployment tells where a fallback took it
-            deployment.id if deployment else "",
-            status,
-            code,
-            call.started,
-            attempt.first_token if attempt else None,
-            used,
-            price.cost(used) if price else 0,
-            priced=price is not None or deployment is None,
-            estimated=estimated,
-            final=final,
-        )
-
-    def _write(
-        self,
-        request: Request,
-        key: Key,
-        route: str,
-        deployment: str,
-        status: int,
-        code: str | None,
-        started: float,
-        first_token: float | None,
-        used: Tokens,
-        cost: int,
-        *,
-        priced: bool,
-        estimated: bool = False,
-        final: bool = True,
-    ) -> None:
-        latency = self._clock() - started
+        request, key, latency = call.request, call.key, self._clock() - call.started
+        deployment, price, first_token = None, None, None
+        if attempt is not None:
+            deployment, first_token = attempt.deployment, attempt.first_token
+            price = deployment.listing.price
         record = UsageRecord(
             request_id=request.id,
             time=time.time() - latency,
             key_id=key.id,
             key_name=key.name,
-            route=route,
-            deployment=deployment,
+            route=request.model,  # what was asked for; the deployment tells where a fallback took it
+            deployment="" if deployment is None else deployment.id,
             task=request.task.value,
             status=status,
             error=code,
@@ -269,15 +253,18 @@ class Meter:
             input_tokens=used.input,
             output_tokens=used.output,
             cached_tokens=used.cached,
-            cost=cost,
-            priced=priced,
+            cost=0 if price is None else price.cost(used),
+            priced=price is not None or deployment is None,
             estimated=estimated,
             latency=latency,
             first_token=first_token,
             final=final,
         )
+        self._write(record, request)
+
+    def _write(self, record: UsageRecord, request: Request) -> None:
         self._ledger.add(record)
-        if request.trace is not None and self._tracer is not None and final:
+        if request.trace is not None and self._tracer is not None and record.final:
             self._tracer.record(request.trace, record)
 
 
@@ -309,6 +296,22 @@ def _tally(call: Call, headers: Mapping[str, str], rescue: Rescue | None) -> Tal
     if rescue is not None:
         rescue.watch(tally)
     return tally
+
+
+def _tallied(chunks: Chunks, tally: Tally) -> Callable[[Taker], None]:
+    """The lane beside `chunks`, for text and nothing else: it is counted once it is taken."""
+
+    def divert(taker: Taker) -> None:
+        def take(chunk: bytes) -> bool:
+            said = tally.plain(chunk)
+            if said is None or not taker(chunk):
+                return False
+            tally.hear(said)
+            return True
+
+        chunks.divert(take)
+
+    return divert
 
 
 async def _over(tally: Tally, chunks: AsyncGenerator[bytes, None]) -> None:

@@ -7,7 +7,7 @@ import re
 # Imports point down or stay on their floor; the first floor that matches counts. TYPE_CHECKING imports obey too:
 # a name that cannot be written without looking up is a word on the wrong floor.
 FLOORS = {
-    "composition": ["gateway.server*", "gateway.cli*"],
+    "composition": ["gateway.server*", "gateway.cli*", "gateway.bench*"],
     "edges": ["gateway.api*", "promptlab.api*", "promptlab.workbench*"],
     "words": [
         *[
@@ -34,7 +34,7 @@ FLOORS = {
             "gateway.database*",
         ],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
-        "gateway.importers*",
+        *["gateway.importers*", "gateway.lanes"],
         "gateway.telemetry",
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],
@@ -67,7 +67,8 @@ DOORS = {
     "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
     "python_multipart": ["gateway.api.*"],
-    "httptools": ["gateway.providers.connection", "gateway.api.protocol"],
+    "httptools": ["gateway.providers.connection", "gateway.api.protocol", "gateway.bench*"],
+    "uvloop": ["gateway.bench*"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
     "litellm": ["gateway.providers.litellm"],
@@ -101,7 +102,16 @@ LAZY = {
     "gradio": "gateway.*",
 }
 # What importing the server must not load (the lab and litellm cost seconds and hundreds of megabytes).
-NOT_AT_START = ["gradio", "litellm", "opentelemetry", "xllamacpp", "pandas", "numpy", "promptlab.workbench.app"]
+NOT_AT_START = [
+    "gateway.bench",
+    "gradio",
+    "litellm",
+    "opentelemetry",
+    "xllamacpp",
+    "pandas",
+    "numpy",
+    "promptlab.workbench.app",
+]
 
 # What looks right and is not, wherever it is imported from.
 TRAPS = {

@@ -221,6 +221,13 @@ class Cycle:
         else:
             raise RuntimeError(f"An application may not send '{kind}' now.")
 
+    def part(self, body: bytes) -> bool:
+        """Send a piece of the body at once, as `send` would; False where that would have to wait, or cannot be."""
+        if self._flow.write_paused or self.disconnected or not self._chunked or self.response_complete or not body:
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
+
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer, in one write. Names of `headers` are in lower case."""
         if self._flow.write_paused and not self.disconnected:

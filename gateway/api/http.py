@@ -89,6 +89,12 @@ async def answer(send: Send, status: int, headers: Mapping[str, str], body: byte
     await send({"type": "http.response.body", "body": body})
 
 
+def part(send: Send) -> Callable[[bytes], bool] | None:
+    """What sends a piece of the body at once where it can (`Cycle.part`); None where somebody stands between."""
+    cycle = getattr(send, "__self__", None)
+    return cycle.part if isinstance(cycle, Cycle) else None
+
+
 async def answer_error(send: Send, error: GatewayError, extra: Mapping[str, str], said: Refusal = to_openai) -> None:
     """Send `error` in the shape that `said` gives it: OpenAI's, unless the caller speaks another dialect."""
     status, headers, body = said(error)

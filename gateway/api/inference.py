@@ -22,6 +22,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sse import EVENTS
 from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound, Overloaded
+from gateway.lanes import Chunks
 from gateway.plane import Plane, Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
@@ -186,6 +187,8 @@ class _Exchange:
             await self._begin(answer.status, headers)
             self._started = True
             await self._part(first)
+            if isinstance(chunks, Chunks) and (part := http.part(self._send)):
+                chunks.divert(part)
             async for chunk in chunks:
                 await self._part(chunk)
         await self._send({"type": "http.response.body", "body": b""})

@@ -5,21 +5,50 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects import sse
+from gateway.dialects.alike import Alike, Said, alike
 from gateway.dialects.sse import Tally, Through
 from gateway.errors import UpstreamFailed
 from gateway.money import Tokens
 
 DONE = b"data: [DONE]\n\n"
+#: How many events of a stream are looked at for what all have in common. The first often has a role besides.
+_LOOKS = 4
+_TEXT, _NOISE = "another text", "another noise"
 
 
 class ChatTally(Tally):
     """Reads OpenAI's chunks. With `hide_usage` it takes out the usage event that only we asked for."""
 
-    __slots__ = ("_hide_usage",)
+    __slots__ = ("_alike", "_hide_usage", "_looks")
 
     def __init__(self, through: Through | None = None, *, hide_usage: bool = False) -> None:
         super().__init__(through)
         self._hide_usage = hide_usage
+        self._alike: Alike | None = None
+        self._looks = _LOOKS
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events `chunk` completes (`Tally.feed`). Those that are like one before are not parsed."""
+        said = self.plain(chunk)
+        if said is None:
+            return super().feed(chunk)
+        self.hear(said)
+        return chunk
+
+    def plain(self, chunk: bytes) -> Said | None:
+        """What `chunk` says, where its events differ from one before in their text alone (`Tally.plain`)."""
+        return None if self._alike is None or self._rest else self._alike.read(chunk)
+
+    def _read(self, event: bytes) -> bytes:
+        before = self.pieces
+        passed = super()._read(event)
+        # Who translates or listens has to have each document.
+        if self.pieces > before and self._looks and self.through is None and self.witness is None:
+            self._looks -= 1
+            found = alike(event)
+            if found is not None and _says_text_alone(found):
+                self._alike = found
+        return passed
 
     def _note(self, document: dict[str, Any]) -> bool:
         if document.get("error") or document.get("object") == "error":
@@ -41,14 +70,32 @@ class ChatTally(Tally):
             if finish == "error":
                 raise _broken_off({"choices": [choice]})
             self.finished = True
-        delta = choice.get("delta")
-        # Chat says `delta`, completions say `text`.
-        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+        text = _text(choice)
         if text and isinstance(text, str):
             self.pieces += 1
             self.written += sse.size(text)
-        elif isinstance(delta, dict):
+        elif isinstance(delta := choice.get("delta"), dict):
             self.say(*_rest_of(delta))
+
+
+def _text(choice: dict[str, Any]) -> Any:
+    """What stands in a choice's place for text: chat says `delta`, completions say `text`."""
+    delta = choice.get("delta")
+    return delta.get("content") if isinstance(delta, dict) else choice.get("text")
+
+
+def _says_text_alone(found: Alike) -> bool:
+    """Whether any text put into events like those found is what their one choice says, and nothing else is said."""
+    try:
+        document = sse.parsed(found.of(_TEXT.encode(), _NOISE.encode()))
+    except UpstreamFailed:
+        return False
+    choices = document.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return False
+    if isinstance(document.get("usage"), dict) or choices[0].get("finish_reason"):
+        return False
+    return _text(choices[0]) == _TEXT and (not found.between or document.get("obfuscation") == _NOISE)
 
 
 def _broken_off(document: dict[str, Any]) -> UpstreamFailed:

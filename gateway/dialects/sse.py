@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.dialects import lenient
+from gateway.dialects.alike import Said
 from gateway.errors import UpstreamFailed
 from gateway.money import Tokens
 
@@ -88,6 +89,19 @@ class Tally(ABC):
                 self.failed = error
                 break
         return b"".join(passed)
+
+    def plain(self, chunk: bytes) -> Said | None:
+        """What `chunk` says, where that is a text and nothing more, and `feed` would return it as it is; else None.
+
+        Nothing is noted of it: whoever passes it on tells `hear`.
+        """
+        return None
+
+    def hear(self, said: Said) -> None:
+        """Count what a `plain` chunk says."""
+        pieces, written = said
+        self.pieces += pieces
+        self.written += written
 
     def _gathered(self, chunk: bytes) -> bytes:
         """What waited, with `chunk`; nothing as long as no event is whole.
@@ -186,6 +200,12 @@ def event(document: dict[str, Any], name: str | None = None) -> bytes:
     """One event that says `document`."""
     data = lenient.dumps(document)
     return b"data: %b\n\n" % data if name is None else b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def parsed(event: bytes) -> dict[str, Any]:
+    """What the data of `event` says; nothing where it has none. Raises `UpstreamFailed` for what is no JSON object."""
+    data = _data(event)
+    return {} if data is None else _document(data)
 
 
 def _document(data: bytes) -> dict[str, Any]:

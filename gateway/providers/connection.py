@@ -8,6 +8,7 @@ from typing import cast
 import httptools
 
 from gateway.errors import UpstreamFailed
+from gateway.lanes import Taker
 
 #: Unread bytes of an answer beyond which the upstream is made to wait, and as many are read at once: what a caller
 #: who hardly reads makes us hold is a few times this, and there may be thousands of them.
@@ -23,7 +24,8 @@ class Connection(asyncio.BufferedProtocol):
     """Send a request with `ask`, then `wait` until what is wanted is there: `headed`, `parts`, or `done`.
 
     `lost` says why there will be no more. After `done`, `reusable` tells whether another
-    request may follow.
+    request may follow. A `taker`, if there is one, is offered what comes of the body while it is waited for, and
+    nobody wakes for what it takes.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         self._paused = False
         self._loop = asyncio.get_running_loop()
+        self.taker: Taker | None = None
         self._reset()
         self.done = True
 
@@ -46,6 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head_size = 0
         self._to_the_end = False
         self._paused = False
+        self.taker = None
         self._waiter: asyncio.Future[None] | None = None
         self._parser = httptools.HttpResponseParser(self)
 
@@ -110,6 +114,8 @@ class Connection(asyncio.BufferedProtocol):
             self._fail("The provider does not answer in HTTP.")
         if not self.headed and self._head_size > MAX_HEAD:
             self._fail("The provider's headers do not end.")
+        if self.taker is not None and self._taken(self.taker):
+            return
         if self.size > HIGH_WATER and not (self.done or self._paused) and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
@@ -157,6 +163,18 @@ class Connection(asyncio.BufferedProtocol):
         if self.headed:
             self.done = True
             self.reusable = self._parser.should_keep_alive()
+
+    def _taken(self, taker: Taker) -> bool:
+        """Whether all there is was taken by `taker`. What somebody was woken for already is theirs."""
+        waiter = self._waiter
+        if not self.size or self.done or self.lost is not None or waiter is None or waiter.done():
+            return False
+        parts = self._parts
+        if not taker(parts[0] if len(parts) == 1 else b"".join(parts)):
+            return False
+        parts.clear()
+        self.size = 0
+        return True
 
     def _fail(self, message: str) -> None:
         self.lost = self.lost or UpstreamFailed(message)

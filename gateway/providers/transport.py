@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ import aiohappyeyeballs
 from pydantic import SecretStr
 
 from gateway.errors import UpstreamFailed, UpstreamTimeout
+from gateway.lanes import Chunks, Taker
 from gateway.providers.connection import BROKEN_OFF, Connection
 from gateway.providers.tunnel import REFUSED as PROXY_REFUSED
 from gateway.providers.tunnel import HttpProxy
@@ -204,7 +205,7 @@ class Transport:
         return known
 
 
-class _Chunks(AsyncGenerator[bytes, None]):
+class _Chunks(Chunks):
     """The body of a streamed answer. Written out: a generator that nobody began would not hang up when closed."""
 
     def __init__(self, transport: Transport, address: _Address, connection: Connection) -> None:
@@ -212,8 +213,16 @@ class _Chunks(AsyncGenerator[bytes, None]):
         self._address = address
         self._connection: Connection | None = connection
 
+    def divert(self, taker: Taker) -> None:
+        """Have `taker` offered what comes (`Chunks.divert`)."""
+        if self._connection is not None:
+            self._connection.taker = taker
+
     async def asend(self, value: None) -> bytes:
         """The next bytes, as they come."""
+        return await self.__anext__()
+
+    async def __anext__(self) -> bytes:
         connection = self._connection
         if connection is None:
             raise StopAsyncIteration
@@ -238,6 +247,7 @@ class _Chunks(AsyncGenerator[bytes, None]):
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        connection.taker = None
         if connection.done and not connection.size:
             self._transport.give_back(self._address, connection)
         else:

@@ -15,13 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from tests.bench import measure
-from tests.bench.process import Unavailable, two_cores
-from tests.bench.report import DIRECT, OURS, Figures, Run
-from tests.bench.servers import PEERS, ROOT, Promptyard, Server, Started, start_standin
+from gateway.bench import measure
+from gateway.bench.process import Unavailable, two_cores
+from gateway.bench.report import DIRECT, OURS, Figures
+from gateway.bench.servers import Promptyard, Started, start_standin
+from tests.bench.measure import chat
+from tests.bench.report import Run
+from tests.bench.servers import PEERS, ROOT, Server, certificate
 
 KINDS = ("chat", "alone", "streams", "held", "tls", "start", "memory")
-LOADS = {"chat": measure.chat, "alone": measure.alone, "streams": measure.streams, "held": measure.held}
+LOADS = {"chat": chat, "alone": measure.alone, "streams": measure.streams, "held": measure.held}
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -74,7 +77,8 @@ class Bench:
         """Measure everything that was asked for."""
         for server in self._servers:
             self.run.servers[server.name] = f"{server.version()}: {server.features}"
-        standin = start_standin(self._folder / "standin", self._load_core)
+        folder = self._folder / "standin"
+        standin = start_standin(folder, self._load_core, certificate(folder))
         with standin.child:
             for number in range(self._asked.rounds):
                 self._direct(standin)

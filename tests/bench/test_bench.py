@@ -18,11 +18,14 @@ import orjson
 import psutil
 import pytest
 
-from tests.bench import load, measure, standin
-from tests.bench.measure import Sample
-from tests.bench.process import Child, Unavailable, get, two_cores
-from tests.bench.report import BARS, OURS, RIVAL, Figures, Run, Spread
-from tests.bench.servers import ROOT, Started, start_standin
+from gateway.bench import load, measure, standin
+from gateway.bench.measure import Sample
+from gateway.bench.process import Child, Unavailable, get, two_cores
+from gateway.bench.report import OURS, RIVAL, ROWS, Figures, Spread
+from gateway.bench.servers import Started, start_standin
+from tests.bench.measure import wrk
+from tests.bench.report import BARS, Run
+from tests.bench.servers import ROOT
 
 CHAT = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
 STREAM = orjson.dumps({"model": "m", "messages": [], "stream": True})
@@ -191,7 +194,7 @@ def test_a_child_is_pinned_accounted_with_its_children_and_ended(tmp_path: Path)
         while "up" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)
         family = child.tree()
-        assert [process.cpu_affinity() for process in family] == [[core], [core]]
+        assert [os.sched_getaffinity(process.pid) for process in family] == [{core}, {core}]
         assert child.cpu() >= 0.58  # one child that has ended, one that lives; a clock tick is 10 ms
         assert child.resident() - child.resident(lambda command: "the-model" in command) > 80_000_000
     assert not any(process.is_running() for process in family)
@@ -222,9 +225,9 @@ def test_chat_and_streams_are_measured_on_a_process(tmp_path: Path, monkeypatch:
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not on PATH: apt install wrk")
 def test_wrk_counts_what_the_standin_served(tmp_path: Path) -> None:
     with start_standin(tmp_path, min(os.sched_getaffinity(0))).child as child:
-        result = measure.wrk(child.url + PATH, CHAT.decode(), None, 1)
+        result = wrk(child.url + PATH, CHAT.decode(), None, 1)
         served = get(child.url + "/counts")["chats"]
-        refused = measure.wrk(child.url + "/nowhere", CHAT.decode(), None, 1)
+        refused = wrk(child.url + "/nowhere", CHAT.decode(), None, 1)
     assert result.errors == {}
     assert result.answers <= served <= result.answers + 2 * measure.CHAT_CALLERS  # those under way when it stopped
     assert refused.answers == 0
@@ -303,25 +306,34 @@ BENCH = [sys.executable, "-m", "tests.bench", "--rounds", "1", "--seconds", "1",
 
 
 @whole
+def test_promptyard_bench_measures_this_machine() -> None:
+    command = [sys.executable, "-m", "gateway.cli", "bench", "--seconds", "0.5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=110)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert [figure for figure in figures if figure["invalid"] or figure["median"] <= 0] == []
+    ours = {figure["what"] for figure in figures if figure["server"] == OURS}
+    assert ours == set(ROWS) - {"tls cpu"}
+
+
+@whole
 def test_a_run_without_peers_measures_our_server(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    command = [*BENCH, "--json", str(out)]
+    command = [*BENCH, "--only", "chat,tls", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=110)
     assert out.exists(), done.stderr
     found = json.loads(out.read_text())
     ours = {figure["what"]: figure for figure in found["figures"] if figure["server"] == OURS}
     assert found["missing"] == {}, done.stderr
     assert {figure["invalid"] for figure in ours.values()} == {None}
-    assert {"chat", "alone added", "held", "streams", "start empty", "start again", "memory", "memory after"} <= set(
-        ours
-    )
+    assert {"chat", "tls cpu"} <= set(ours)
     assert all(figure["median"] > 0 for figure in ours.values())
 
 
 @whole
 def test_a_server_ends_when_its_bench_is_killed(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from tests.bench.servers import start_standin\n"
+        "import os, sys; from pathlib import Path; from gateway.bench.servers import start_standin\n"
         "child = start_standin(Path(sys.argv[1]), min(os.sched_getaffinity(0))).child\n"
         "print(child.pid, flush=True); os.kill(os.getpid(), 9)"
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import UpstreamFailed, UpstreamTimeout
+from gateway.lanes import Chunks
 from gateway.providers import transport
 from gateway.providers.transport import Transport
 from gateway.types import Answer
@@ -73,6 +74,29 @@ async def test_no_header_begins_another(door: Transport, upstream: Upstream) -> 
         with pytest.raises(UpstreamFailed, match="A header for the provider"):
             await post(door, upstream, headers={"a": value})
     assert not upstream.asked
+
+
+async def test_a_lane_takes_what_it_wants_in_order_and_nothing_of_the_next_answer(
+    door: Transport, upstream: Upstream
+) -> None:
+    said = [b"a0", b"l1", b"l2", b"a3", b"l4", b"l5", b"a6"]
+    upstream.then(stream(*[part for one in said for part in (one, 0.03)]), stream(*said, b"end"))
+    answer = await post(door, upstream, stream=True)
+    assert isinstance(answer.chunks, Chunks)
+    taken: list[bytes] = []
+
+    def take(chunk: bytes) -> bool:
+        if not chunk.startswith(b"l"):
+            return False
+        taken.append(chunk)
+        return True
+
+    answer.chunks.divert(take)
+    async with asyncio.timeout(5):
+        came = [(chunk, len(taken)) async for chunk in answer.chunks]
+    assert (came, taken) == ([(b"a0", 0), (b"a3", 2), (b"a6", 4)], [b"l1", b"l2", b"l4", b"l5"])
+    assert await read(await post(door, upstream, stream=True)) == b"".join(said) + b"end"
+    assert (upstream.connections, len(taken)) == (1, 4)
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 300_000, 3_000_000])

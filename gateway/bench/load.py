@@ -1,7 +1,6 @@
 """A load generator: keeps N connections busy with one request and checks every answer.
 
-`python -m tests.bench.load` runs it as a process of its own and prints the result as JSON; the bench
-uses it for streams, and for chat where `wrk` is not on PATH.
+`python -m gateway.bench.load` runs it as a process of its own and prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import httptools
 import orjson
 import uvloop
 
-from tests.bench.standin import TEXT, WORDS
+from gateway.bench.standin import TEXT, WORDS
 
 Check = Callable[[int, bytes], str | None]
 """What is wrong with an answer (status, body), or None."""
@@ -158,6 +158,7 @@ class Caller(asyncio.Protocol):
         self._waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask at once."""
         self._transport = cast("asyncio.Transport", transport)
         self._send()
 
@@ -170,17 +171,20 @@ class Caller(asyncio.Protocol):
         self._transport.write(self._load.request)
 
     def data_received(self, data: bytes) -> None:
+        """Parse what came."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._transport.abort()
 
     def on_body(self, body: bytes) -> None:
+        """Keep a piece of the answer."""
         if not self._first:
             self._first = time.perf_counter()
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        """Take note of the answer, and ask again."""
         self._waiting = False
         self._load.answered(self._parser.get_status_code(), b"".join(self._parts), self._began, self._first)
         if not self._parser.should_keep_alive():
@@ -192,6 +196,7 @@ class Caller(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        """Go on with another connection, or leave."""
         if self._waiting:
             self._load.broken()
         if self._load.more() and not self._waiting:
@@ -234,7 +239,7 @@ def main() -> None:
     a = parser.parse_args()
     body = a.body.read_bytes()
     result = uvloop.run(generate(a.url, body, check=a.check, connections=a.connections, seconds=a.seconds, key=a.key))
-    print(json.dumps(asdict(result)))
+    sys.stdout.write(json.dumps(asdict(result)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Processes that a bench starts: pinned to one core, accounted for with their children, ended by id."""
+"""Processes that a bench starts: pinned to one core, accounted for with their children, ended by id.
+
+The kernel tells of them in `/proc`, so this is for Linux.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import psutil
+from gateway import settings
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 _LIBC = ctypes.CDLL(None)
@@ -30,13 +35,70 @@ class Unavailable(Exception):
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """A small environment for a server: nothing of the user's settings or credentials, then `more`."""
-    return {**{name: os.environ[name] for name in KEPT if name in os.environ}, **NO_NETWORK, **more}
+    ours = settings.environment()
+    # The same code as this, wherever it was started from.
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return {**{name: ours[name] for name in KEPT if name in ours}, **path, **NO_NETWORK, **more}
 
 
 def _become(core: int) -> None:
     """Make the process that is about to be a server keep to `core`, and end when this one is killed outright."""
     os.sched_setaffinity(0, {core})
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process, told from a later one with the same id by when it began."""
+
+    pid: int
+    began: int
+
+    @classmethod
+    def find(cls, pid: int) -> Process | None:
+        """The process that has `pid` now."""
+        facts = _facts(pid)
+        return cls(pid, int(facts[_BEGAN])) if facts else None
+
+    def facts(self) -> list[str]:
+        """What the kernel says of it, from its state on (proc(5), `stat`); nothing once it has ended."""
+        facts = _facts(self.pid)
+        return facts if facts and int(facts[_BEGAN]) == self.began and facts[0] != "Z" else []
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return bool(self.facts())
+
+    def command(self) -> str:
+        """Its command line."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    def children(self) -> list[Process]:
+        """All its descendants."""
+        parents: dict[int, list[int]] = {}
+        for each in Path("/proc").iterdir():
+            if each.name.isdecimal() and (facts := _facts(int(each.name))):
+                parents.setdefault(int(facts[_PARENT]), []).append(int(each.name))
+        rest, found = [self.pid], []
+        while rest:
+            below = parents.get(rest.pop(), [])
+            rest += below
+            found += [one for pid in below if (one := Process.find(pid))]
+        return found
+
+
+#: Where the facts stand in what follows the name of a process.
+_PARENT, _TIMES, _BEGAN, _RESIDENT = 1, slice(11, 15), 19, 21
+
+
+def _facts(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 class Child:
@@ -50,7 +112,7 @@ class Child:
         self.log = log
         self.began = time.perf_counter()
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - commands of our own
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -98,36 +160,23 @@ class Child:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return " / ".join(line.strip() for line in lines[-3:])[-400:]
 
-    def tree(self, leave_out: Callable[[str], bool] | None = None) -> list[psutil.Process]:
+    def tree(self, leave_out: Callable[[str], bool] | None = None) -> list[Process]:
         """The process and its descendants, without those whose command line `leave_out` picks."""
-        try:
-            root = psutil.Process(self.pid)
-            found = [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
+        root = Process.find(self.pid)
+        if root is None:
             return []
-        if leave_out is None:
-            return found
-        return [found[0], *(process for process in found[1:] if not leave_out(_command(process)))]
+        return [root, *(one for one in root.children() if leave_out is None or not leave_out(one.command()))]
 
     def cpu(self) -> float:
         """Seconds of user and system time used so far by the whole tree, the ended and reaped included."""
-        total = 0.0
-        for process in self.tree():
-            try:
-                total += sum(process.cpu_times()[:4])  # user, system, and both of reaped children
-            except psutil.NoSuchProcess:
-                continue
-        return total
+        # User, system, and both of reaped children.
+        ticks = sum(int(time) for process in self.tree() for time in process.facts()[_TIMES])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident(self, leave_out: Callable[[str], bool] | None = None) -> int:
         """Bytes of resident memory, summed over the tree but for what `leave_out` picks."""
-        total = 0
-        for process in self.tree(leave_out):
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return total
+        pages = sum(int(facts[_RESIDENT]) for process in self.tree(leave_out) if (facts := process.facts()))
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def end(self) -> None:
         """End it as its user would, then whatever is left of its tree, by id."""
@@ -139,18 +188,20 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
-        # psutil checks the start time, so a pid that was given to somebody else is not touched.
         for process in left:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(left, timeout=5)
+            if process.is_running():  # and no other that was given its id
+                os.kill(process.pid, signal.SIGKILL)
+        deadline = time.perf_counter() + 5
+        while any(process.is_running() for process in left) and time.perf_counter() < deadline:
+            time.sleep(0.01)
 
 
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
+def free_port() -> int:
+    """A loopback port nobody listens on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def get(url: str, key: str | None = None) -> Any:

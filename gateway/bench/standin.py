@@ -1,7 +1,7 @@
 """A stand-in provider: fixed OpenAI answers as fast as plain Python gives them, so that a proxy is what we measure.
 
 Run as a program it prints the address it listens on and serves until it is ended:
-`python -m tests.bench.standin [--port N] [--tls-port N --tls FILE]` (a key and its certificate).
+`python -m gateway.bench.standin [--port N] [--tls-port N --tls FILE]` (a key and its certificate).
 
 It reads bodies by `Content-Length` only and never looks at a credential.
 """
@@ -137,9 +137,11 @@ class Connection(asyncio.Protocol):
         self._usage = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody may ask."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Answer, once the request is whole."""
         self._buffer = data = self._buffer + data
         end = data.find(b"\r\n\r\n")
         if end < 0:
@@ -229,7 +231,7 @@ async def _main(port: int, tls_port: int, tls: str | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     host, port = server.sockets[0].getsockname()[:2]
-    print(f"http://{host}:{port}", flush=True)
+    print(f"http://{host}:{port}", flush=True)  # noqa: T201 - for whoever started it
     await ended.wait()
     server.close()
 

@@ -6,6 +6,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two workers, each with servers of its own. A module stays whole; the order stays ours: the slow ones come first.
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
+# What watches a page, or a stop, on the clock of a person runs after them, alone: a click on a page that another
+# worker keeps from loading is lost.
+ALONE  := $(wildcard tests/acceptance/test_lab*.py) tests/acceptance/test_serve.py
 
 .PHONY: serve install dev test lint soak bench lock clean help
 .DEFAULT_GOAL := serve
@@ -19,7 +22,8 @@ dev: $(VENV)/.dev  ## the set-up of `make test` alone
 
 test: lint  ## everything: lint, types, tests with real Redis, PostgreSQL and a browser
 	@$(BIN)/python -m tests.services.check
-	$(BIN)/python -m pytest $(TWO) --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(TWO) $(ALONE:%=--ignore=%) --cov --cov-report=
+	$(BIN)/python -m pytest $(ALONE) --cov --cov-append --cov-report=term:skip-covered
 
 lint: dev  ## style and types
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import StartServer
-from tests.services.pages import Watch
+from tests.services.pages import Watch, press_until_said
 from tests.services.promptyard import Server
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> **bold**"
@@ -276,8 +276,7 @@ def test_a_prompt_without_variables_can_be_logged(pages: Watch, lab_server: Serv
 def test_what_is_missing_is_said_in_words(pages: Watch, lab_server: Server, change: str, said: str) -> None:
     page = playground(pages, lab_server, "quick")
     page.locator("#template textarea" if change == "template" else f"[name={change}]").fill("")
-    page.locator("#run").click()
-    expect(page.locator("#said")).to_contain_text(said)
+    press_until_said(page, said)
 
 
 def test_the_address_reopens_what_its_sender_saw(pages: Watch, lab_server: Server) -> None:

@@ -90,9 +90,11 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
 
 def headers(one: Attempt) -> dict[str, str]:
     """What a caller is told of the attempt that answered it: where it was, and what was left out of the request."""
-    named = [name.encode("unicode_escape").decode("ascii")[:_LONGEST_NAME] for name in one.dropped[:_NAMED]]
-    dropped = {"x-promptyard-dropped": ", ".join(named)} if named else {}
-    return {"x-promptyard-deployment": one.deployment.id, **dropped}
+    said = {"x-promptyard-deployment": one.deployment.id}
+    if one.dropped:
+        named = [name.encode("unicode_escape").decode("ascii")[:_LONGEST_NAME] for name in one.dropped[:_NAMED]]
+        said["x-promptyard-dropped"] = ", ".join(named)
+    return said
 
 
 class _Place:

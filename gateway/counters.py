@@ -15,6 +15,7 @@ from gateway.types import Claim, Grant, Refusal, Rule, Standing
 
 WINDOW = 60.0
 _GRAIN = 0.01
+_SPAN = WINDOW + _GRAIN
 # Found by name on the class, a member of an enumeration costs a call.
 _RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
 
@@ -64,7 +65,7 @@ class _Window:
 
     def expire(self, now: float) -> None:
         entries = self.entries
-        while entries and entries[0].at + WINDOW + _GRAIN <= now:
+        while entries and entries[0].at + _SPAN <= now:
             entry = entries.popleft()
             entry.gone = True
             self.used -= entry.amount
@@ -83,7 +84,8 @@ class _Window:
 
     def correct(self, entry: _Entry, by: int, now: float) -> None:
         """Count `by` more, or fewer, with `entry`. Once that has expired, more of it counts from now."""
-        self.expire(now)
+        if entry.at + _SPAN <= now:
+            self.expire(now)
         if not entry.gone:
             entry.amount += by
             self.used += by
@@ -95,7 +97,7 @@ class _Window:
         for entry in self.entries:
             needed -= entry.amount
             if needed <= 0:
-                return entry.at + WINDOW + _GRAIN - now
+                return entry.at + _SPAN - now
         return WINDOW
 
 
@@ -124,12 +126,14 @@ class MemoryCounters:
                 window = self._windows[rule].get(scope)
                 if window is None:
                     window = self._windows[rule][scope] = _Window()
-                window.expire(now)
+                entries = window.entries
+                if entries and entries[0].at + _SPAN <= now:
+                    window.expire(now)
                 used = window.used
             free = limit - used
             if free < least:
                 return Refusal(claim, used, 1.0 if window is None else window.frees(least - free, now))
-            fits.append((window, min(free, amount)))
+            fits.append((window, amount if amount < free else free))
         return self._hold(claims, fits, now)
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
@@ -176,5 +180,5 @@ class MemoryCounters:
             if claim.rule is _TPM:
                 held.append((claim.scope, window, entry, fit))
             left = claim.limit - window.used
-            standings.append(Standing(claim, max(0, left), entry.at + WINDOW + _GRAIN - now))
+            standings.append(Standing(claim, left if left > 0 else 0, entry.at + _SPAN - now))
         return Grant(standings, held)

@@ -19,6 +19,7 @@ _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCUR
 _WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
 # Found by name on the class, a member of an enumeration costs a call.
 _RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
+_COUNT_TOKENS = Task.COUNT_TOKENS
 #: What an answer is taken to be at most when neither caller, route nor price table says.
 _UNSAID_OUTPUT = 4096
 #: Longer texts, in characters, keep the estimate: counting 20 MB takes 14 s.
@@ -135,7 +136,7 @@ class Limiter:
                 same = self._remembered(scope, limits)
             if same.requests is not None:
                 claims.append(same.requests)
-            if call.request.task is Task.COUNT_TOKENS:
+            if call.request.task is _COUNT_TOKENS:
                 continue  # it uses no tokens, and keeps no model busy
             if limits.tpm is not None:
                 asked = asked or self._tokens(call)
@@ -165,9 +166,10 @@ class Limiter:
     def _output(self, call: Call) -> tuple[int, bool]:
         """The most tokens the answer may have, and whether the upstream is told so."""
         asked, answers, _ = DIALECTS[call.request.task].output(call.request.body)
-        caps = [cap for cap in (asked, call.route.max_output_tokens) if cap is not None]
-        if caps:
-            return min(caps) * answers, True
+        most = call.route.max_output_tokens
+        cap = asked if most is None or (asked is not None and asked < most) else most
+        if cap is not None:
+            return cap * answers, True
         stated = [one.listing.max_output_tokens for one in call.route.deployments]
         return max((most for most in stated if most), default=_UNSAID_OUTPUT) * answers, False
 
@@ -177,17 +179,17 @@ def headers(grants: list[Grant]) -> dict[str, str]:
 
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
-    tightest: dict[Rule, Standing] = {}
+    requests: Standing | None = None
+    used: Standing | None = None
     for grant in grants:
         for standing in grant.standings:
-            rule = standing.claim.rule
-            known = tightest.get(rule)
-            if known is None or standing.left < known.left:
-                tightest[rule] = standing
-    said: dict[str, str] = {}
-    for rule, standing in tightest.items():
-        said |= _headers(standing, _WORDS[rule])
-    return said
+            if standing.claim.rule is _RPM:
+                if requests is None or standing.left < requests.left:
+                    requests = standing
+            elif used is None or standing.left < used.left:
+                used = standing
+    said = {} if requests is None else _headers(requests, _WORDS[_RPM])
+    return said if used is None else said | _headers(used, _WORDS[_TPM])
 
 
 def _headers(standing: Standing, word: str) -> dict[str, str]:

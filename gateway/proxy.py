@@ -19,6 +19,9 @@ from gateway.shadow import Shadows
 from gateway.types import Answer, Call, Key, Request
 from gateway.usage import Meter
 
+# Found by name on the class, a member of an enumeration costs a call.
+_COUNT_TOKENS = Task.COUNT_TOKENS
+
 
 class Proxy:
     """Answers inference requests."""
@@ -65,7 +68,8 @@ class Proxy:
                 # Only now: a caller beyond its limits must not spend by way of copies.
                 self._shadows.cast(route, request, snapshot)
             way = Way(snapshot.router, self._limiter, call)
-            answer = await self._counted(call, snapshot) or await send(way, self._meter)
+            answer = await self._counted(call, snapshot) if request.task is _COUNT_TOKENS else None
+            answer = answer or await send(way, self._meter)
             request.marks.answered = time.perf_counter()
             return call, self._meter.metered(call, answer, _rescue(route, way, self._meter))
         except BaseException as error:  # a client that leaves while we wait cancels us here
@@ -73,14 +77,12 @@ class Proxy:
             raise
 
     async def _counted(self, call: Call, snapshot: Snapshot) -> Answer | None:
-        """How many tokens a conversation has, counted by ourselves where nobody is asked; None for other calls.
+        """How many tokens a conversation has, counted by ourselves; None where the provider is to be asked.
 
         Who is asked first tells: a provider of Anthropic's models counts as it will bill, every other cannot.
         """
-        if call.request.task is not Task.COUNT_TOKENS:
-            return None
         first = (snapshot.router.order(call.route, call) or call.route.deployments)[0]
-        if snapshot.router.provider(first).speaks(Task.COUNT_TOKENS, first.model):
+        if snapshot.router.provider(first).speaks(_COUNT_TOKENS, first.model):
             return None
         document = {"input_tokens": await self._limiter.count(call.request, first.model)}
         return Answer(200, {"content-type": "application/json"}, orjson.dumps(document), document=document)

@@ -18,20 +18,22 @@ IMAGE = 1600
 LONGEST = 128
 
 _SHIPPED = ("o200k_base", "cl100k_base", "p50k_base")
-_PROMPT = (
-    "messages",
-    "prompt",
-    "input",
-    "tools",
-    "functions",
-    "response_format",
-    "prediction",
-    "suffix",
-    "system",
-    "instructions",
-    "output_config",
-    "query",
-    "documents",
+_PROMPT = frozenset(
+    (
+        "messages",
+        "prompt",
+        "input",
+        "tools",
+        "functions",
+        "response_format",
+        "prediction",
+        "suffix",
+        "system",
+        "instructions",
+        "output_config",
+        "query",
+        "documents",
+    )
 )
 #: What a chat template puts around the messages, with a default system text.
 _TEMPLATE = 32
@@ -68,12 +70,18 @@ def estimate(body: Mapping[str, Any]) -> int:
     About twice the truth for prose and code, three to four times for JSON, Chinese or
     base64. A text made to defeat it can have more: what was really used is settled afterwards.
     """
-    return _measured(body, _quickly)
+    total, rest = 0, []
+    for name, value in body.items():
+        if name == "messages" and type(value) is list:
+            total += _plain_messages(value, rest)
+        elif name in _PROMPT:
+            rest.append(value)
+    return total + _measured(rest, _quickly)
 
 
 def likely(body: Mapping[str, Any]) -> int:
     """About the input tokens of a request, where nobody counted them: four bytes a token. 0 where it has no text."""
-    rest, size, messages = [body[name] for name in _PROMPT if name in body], 0, 0
+    rest, size, messages = _prompt(body), 0, 0
     if not rest:
         return 0
     while rest:
@@ -95,18 +103,35 @@ def likely(body: Mapping[str, Any]) -> int:
 
 def counted(body: Mapping[str, Any], model: str) -> int:
     """The input tokens of a request, its texts counted with `model`'s encoding. Takes milliseconds: not on the loop."""
-    return _measured(body, lambda text: sum(count(part, model) for part in _parts(text)))
+    return _measured(_prompt(body), lambda text: sum(count(part, model) for part in _parts(text)))
 
 
 def size(body: Mapping[str, Any]) -> int:
     """Characters of the texts in a request, and a little for what is around them: at most `LONGEST` times `counted`."""
-    return _measured(body, len)
+    return _measured(_prompt(body), len)
 
 
-def _measured(body: Mapping[str, Any], measure: Callable[[str], int]) -> int:
+def _prompt(body: Mapping[str, Any]) -> list[Any]:
+    return [value for name, value in body.items() if name in _PROMPT]
+
+
+def _plain_messages(messages: list[Any], rest: list[Any]) -> int:
+    """What a list of messages comes to whose parts are texts, as nearly all are; every other message joins `rest`."""
+    total = 1 + len(messages)
+    for message in messages:
+        if type(message) is dict and len(message) == 2:
+            role, content = message.get("role"), message.get("content")
+            if type(role) is str and type(content) is str:
+                total += _PLAIN_MESSAGE + _quickly(role) + _text(content)
+                continue
+        rest.append(message)
+    return total
+
+
+def _measured(rest: list[Any], measure: Callable[[str], int]) -> int:
+    """What a prompt comes to, whose parts are in `rest`."""
     total = _TEMPLATE
     # Not recursive: a body may be nested deeper than Python's stack.
-    rest = [body[name] for name in _PROMPT if name in body]
     while rest:
         value = rest.pop()
         if isinstance(value, str):
@@ -164,6 +189,8 @@ def _quickly(text: str) -> int:
 
 
 _known = functools.lru_cache(4096)(_text)
+#: An object of two keys, and the keys.
+_PLAIN_MESSAGE = 2 + 2 * 2 + _text("role") + _text("content")
 
 
 def _length(part: Any) -> int:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 LEFT = "the caller left"
 #: Tasks whose answers are written in tokens.
 _WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
+#: A task in a record. Asked of the task itself, it costs a call.
+_WORD = {task: task.value for task in Task}
 #: How long an upstream may take to close a stream it has ended, in seconds.
 _GRACE = 1.0
 
@@ -246,7 +248,7 @@ class Meter:
             key_name=key.name,
             route=request.model,  # what was asked for; the deployment tells where a fallback took it
             deployment="" if deployment is None else deployment.id,
-            task=request.task.value,
+            task=_WORD[request.task],
             status=status,
             error=code,
             stream=request.stream,

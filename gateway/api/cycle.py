@@ -24,7 +24,7 @@ _COPIED = 64 * 1024
 
 _NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_NO_LINES = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NO_TEXT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _log = logging.getLogger(__name__)
 
 
@@ -239,10 +239,12 @@ class Cycle:
         self._whole(status, headers, body)
 
     def _whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1", "replace")
-        # A line break in a value would begin a header, or an answer, of its own.
-        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or _NO_LINES.search(lines):
+        said = [f"{name}: {value}" for name, value in headers.items()]
+        # A line break in a value would begin a header, or an answer, of its own. What is printable holds none.
+        if not "".join(said).isprintable() and any(map(_NO_TEXT.search, said)):
             raise RuntimeError("A header holds what none may.")
+        said.append("")
+        lines = "\r\n".join(said).encode("latin-1", "replace")
         if not self.keep_alive:
             lines += b"" if "connection" in headers else b"connection: close\r\n"
         elif headers.get("connection") == "close":

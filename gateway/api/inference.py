@@ -34,6 +34,8 @@ from gateway.usage import LEFT
 log = logging.getLogger(__name__)
 
 _TASKS = {f"/v1/{task.value}": task for task in DIALECTS}
+# Found by name on the class, a member of an enumeration costs a call.
+_CHAT, _MESSAGES, _INFERENCE = Task.CHAT, Task.MESSAGES, Scope.INFERENCE
 #: Tasks whose answers may be streamed.
 _STREAMED = frozenset((*CONVERSATIONS, Task.COMPLETIONS, Task.IMAGES, Task.TRANSCRIPTIONS))
 #: Tasks whose answers are passed on as they come, asked for or not.
@@ -41,7 +43,9 @@ _AS_THEY_COME = frozenset((Task.SPEECH,))
 #: Tasks that are asked in a multipart form.
 _FORMS = frozenset((Task.TRANSCRIPTIONS,))
 #: The caller's headers an upstream gets to see; everything else stays here.
-_PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
+_PASSED_UP = {
+    word.encode(): word for word in ("accept", "anthropic-version", "anthropic-beta", "idempotency-key", "traceparent")
+}
 _MODELS = "/v1/models"
 
 
@@ -71,10 +75,10 @@ class Inference:
         task = _TASKS.get(scope["path"])
         headers: dict[bytes, bytes] = dict(scope["headers"])
         # Paths of no task have no dialect of their own; only Anthropic's clients say this.
-        other = Task.MESSAGES if b"anthropic-version" in headers else Task.CHAT
-        exchange = _Exchange(send, _request_id(), DIALECTS[task or other])
+        spoken = task or (_MESSAGES if b"anthropic-version" in headers else _CHAT)
+        exchange = _Exchange(send, _request_id(), DIALECTS[spoken])
         try:
-            key = await self._access.caller(headers, Scope.INFERENCE)
+            key = await self._access.caller(headers, _INFERENCE)
             marks.authenticated = time.perf_counter()
             if task is not None:
                 http.need_method(scope, "POST")
@@ -172,7 +176,7 @@ class _Exchange:
 
     async def send(self, call: Call, answer: Answer) -> None:
         """Send a provider's answer, whole or as it comes."""
-        headers = {**answer.headers, **self._own(), **limits.headers(call.grants)}
+        headers = {**answer.headers, "x-request-id": self.id, "request-id": self.id, **limits.headers(call.grants)}
         headers["server-timing"] = server_timing(call.request.marks, time.perf_counter())
         if call.attempt is not None:
             headers |= attempts.headers(call.attempt)
@@ -238,7 +242,10 @@ def _request(
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
     DIALECTS[task].check(body)
-    passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
+    passed = {}
+    for name, word in _PASSED_UP.items():
+        if name in headers:
+            passed[word] = headers[name].decode("latin-1")
     streamed = task in _AS_THEY_COME or (bool(stream) and task in _STREAMED)
     return Request(request_id, task, model, body, streamed, passed, headers, marks)
 

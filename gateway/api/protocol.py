@@ -6,6 +6,7 @@ Beyond them stands a bare 431 or 408.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ STALLED = 60.0
 #: Seconds without a byte of a body that is waited for after which a caller is taken for gone. Looked at in quarters.
 PROGRESS = 60.0
 _LOOKS = 4
+#: Requests' targets of fewer bytes are remembered.
+_SHORT = 64
 #: Bytes of a body that nobody has read yet beyond which its sender is made to wait.
 HIGH_WATER = 64 * 1024
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -141,9 +144,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting.append((self.cycle, scope))
 
     def _scope(self, version: str, method: str) -> dict[str, Any]:
-        url = parse_url(self.url)
-        raw: bytes = url.path
-        path = raw.decode("ascii")
+        path, raw, query = _known_target(self.url) if len(self.url) < _SHORT else _target(self.url)
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -155,9 +156,9 @@ class BoundedProtocol(HttpToolsProtocol):
             "headers": self.headers,
             "state": {},
             "method": method,
-            "path": unquote(path) if "%" in path else path,
+            "path": path,
             "raw_path": raw,
-            "query_string": url.query or b"",
+            "query_string": query,
             "extensions": {WHEN_GONE: self.cycle.when_gone},
         }
 
@@ -296,6 +297,15 @@ _WORDS = {
     b"431 Request Header Fields Too Large": b"The request's headers are larger than 64 KB.",
 }
 
+
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """A request's path, decoded and as it came, and its query."""
+    parsed = parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
+
+
+_known_target = functools.lru_cache(1024)(_target)
 
 _lines_of: tuple[Sequence[tuple[bytes, bytes]], bytes] = ((), b"")
 

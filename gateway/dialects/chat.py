@@ -18,6 +18,8 @@ from gateway.money import Tokens
 
 #: What OpenAI calls, and has called, the caller's own cap on an answer's tokens. Upstreams differ in which they obey.
 _CAPS = ("max_completion_tokens", "max_tokens")
+#: How many answers a caller asks for.
+_ANSWERS = ("n", "best_of")
 #: What the pivot carries for other dialects, and chat itself has no word for.
 _FOREIGN_PART = ("thinking_blocks", "cache_control")
 _FOREIGN = ("top_k", "thinking")
@@ -39,12 +41,14 @@ class ChatDialect:
 
     def output(self, body: Mapping[str, Any]) -> Output:
         """The larger of its two caps, since upstreams differ in which they obey (`Dialect.output`)."""
-        cap, param = None, _CAPS[1]
+        cap, param, answers = None, _CAPS[1], 1
         for name in _CAPS:
-            asked = positive(body, name)
-            if asked is not None and (cap is None or asked > cap):
+            if name in body and (asked := positive(body, name)) is not None and (cap is None or asked > cap):
                 cap, param = asked, name
-        return Output(cap, max(positive(body, "n") or 1, positive(body, "best_of") or 1), param)
+        for name in _ANSWERS:
+            if name in body:
+                answers = max(answers, positive(body, name) or 1)
+        return Output(cap, answers, param)
 
     def prepare(self, body: Mapping[str, Any], cap: int | None, *, stream: bool) -> Document:
         """With usage asked for on a stream, and `cap` where the caller set none or a higher one (`Dialect.prepare`)."""
@@ -164,7 +168,7 @@ def wants_usage(body: Mapping[str, Any]) -> bool:
 
 
 def _check_options(body: Mapping[str, Any]) -> None:
-    if not isinstance(body.get("stream_options") or {}, dict):
+    if "stream_options" in body and not isinstance(body["stream_options"] or {}, dict):
         raise BadRequest("'stream_options' must be an object.", param="stream_options")
 
 

@@ -32,6 +32,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
         self._paused = False
+        self.reusable = False
         self._loop = asyncio.get_running_loop()
         self.taker: Taker | None = None
         self._reset()
@@ -42,6 +43,9 @@ class Connection(asyncio.BufferedProtocol):
         self.headers: dict[str, str] = {}
         self.headed = False
         self.done = False
+        if not self.reusable:
+            # Else the one there is has read a whole answer, and goes on with the next.
+            self._parser = httptools.HttpResponseParser(self)
         self.reusable = False
         self.lost: UpstreamFailed | None = None
         self.size = 0
@@ -51,7 +55,6 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self.taker = None
         self._waiter: asyncio.Future[None] | None = None
-        self._parser = httptools.HttpResponseParser(self)
 
     def ask(self, request: bytes) -> None:
         """Send one request, head and body."""

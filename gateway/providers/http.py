@@ -133,8 +133,7 @@ def _fit(document: dict[str, Any], row: Row) -> None:
 async def checked(answer: Answer, provider: str, task: Task) -> Answer:
     """`answer` if a client can read it; else `UpstreamFailed`, or an error in OpenAI's shape with its status kept."""
     kind = _called(answer.headers.get("content-type", ""))
-    wrong = _not_an_answer(answer, kind, task)
-    if wrong is not None:
+    if (answer.status != 200 or answer.chunks is not None) and (wrong := _not_an_answer(answer, kind, task)):
         if answer.chunks is not None:
             await answer.chunks.aclose()
         raise UpstreamFailed(f"Provider '{provider}' answered {wrong}.")
@@ -173,7 +172,7 @@ def _not_an_answer(answer: Answer, kind: str, task: Task) -> str | None:
 
 def _object(body: bytes) -> dict[str, Any] | None:
     document = _parsed(body)
-    return document if isinstance(document, dict) else None
+    return document if type(document) is dict else None
 
 
 def _parsed(body: bytes) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,12 +36,16 @@ _REFUSED = "could not be reached: the connection was refused or has no route."
 
 
 class _Address(NamedTuple):
-    """Where a URL leads, and how a request to it begins. Plain HTTP through a proxy leads to the proxy."""
+    """Where a URL leads, how a request to it begins, and the idle connections to that place, shared by all its paths.
+
+    Plain HTTP through a proxy leads to the proxy.
+    """
 
     scheme: str
     host: str
     port: int
     head: str
+    idle: deque[Connection]
 
 
 class Transport:
@@ -82,7 +87,7 @@ class Transport:
         """
         address = self._addresses.get(url) or self._address(url)
         request = _head(address, headers, len(body)) + body
-        connection = await self._connection(address, connect)
+        connection = _kept(address) or await self._connection(address, connect)
         finished = False
         try:
             connection.ask(request)
@@ -96,7 +101,9 @@ class Transport:
             if stream and connection.status < 400:
                 finished = True
                 return Answer(connection.status, passed, chunks=_Chunks(self, address, connection))
-            answer = Answer(connection.status, passed, await _whole(connection))
+            if not connection.done or connection.size > MAX_ANSWER:
+                await _whole(connection)
+            answer = Answer(connection.status, passed, connection.take())
             finished = True
             self.give_back(address, connection)
             return answer
@@ -111,18 +118,11 @@ class Transport:
         for idle in self._idle.values():
             for connection in idle:
                 connection.abort()
-        self._idle.clear()
+            idle.clear()
         for branch in self._branches.values():
             await branch.close()
 
     async def _connection(self, address: _Address, connect: float) -> Connection:
-        idle = self._idle.get(address[:3])
-        oldest = asyncio.get_running_loop().time() - KEEPALIVE[address.scheme]
-        while idle:
-            connection = idle.pop()
-            if not connection.closed and connection.idle_since >= oldest:
-                return connection
-            connection.abort()
         who = "The provider's proxy" if self._proxy else "The provider"
         try:
             async with asyncio.timeout(connect):
@@ -169,16 +169,15 @@ class Transport:
         if not connection.reusable or connection.closed:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
-        self._idle.setdefault(address[:3], deque()).append(connection)
+        connection.idle_since = time.monotonic()
+        address.idle.append(connection)
         if self._pruning is None:
-            self._pruning = loop.call_later(min(KEEPALIVE.values()), self._prune)
+            self._pruning = asyncio.get_running_loop().call_later(min(KEEPALIVE.values()), self._prune)
 
     def _prune(self) -> None:
         """Hang up what has been idle for too long; the newest are used first, so the oldest stand in front."""
         self._pruning = None
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for (scheme, _, _), idle in self._idle.items():
             while idle and (idle[0].closed or idle[0].idle_since < now - KEEPALIVE[scheme]):
                 idle.popleft().abort()
@@ -201,7 +200,8 @@ class Transport:
             raise UpstreamFailed("The provider's base_url is not a usable address.") from None
         if parts.scheme not in KEEPALIVE or not host:
             raise UpstreamFailed("The provider's base_url is not a usable address.")
-        known = self._addresses[url] = _Address(parts.scheme, host, port, head)
+        idle = self._idle.setdefault((parts.scheme, host, port), deque())
+        known = self._addresses[url] = _Address(parts.scheme, host, port, head, idle)
         return known
 
 
@@ -254,6 +254,17 @@ class _Chunks(Chunks):
             connection.abort()
 
 
+def _kept(address: _Address) -> Connection | None:
+    """The connection that was used last, if it may be used once more."""
+    idle = address.idle
+    while idle:
+        connection = idle.pop()
+        if not connection.closed and connection.idle_since >= time.monotonic() - KEEPALIVE[address.scheme]:
+            return connection
+        connection.abort()
+    return None
+
+
 def _trusting(ca_bundle: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_bundle)
     context.set_alpn_protocols(["http/1.1"])
@@ -271,7 +282,8 @@ def _head(address: _Address, headers: Mapping[str, str], length: int) -> bytes:
         raise UpstreamFailed("A header for the provider holds characters that no header may have.") from None
 
 
-async def _whole(connection: Connection) -> bytes:
+async def _whole(connection: Connection) -> None:
+    """Return once the answer is there. Raises `UpstreamFailed` for one that breaks off, or has no end."""
     while not connection.done and connection.size <= MAX_ANSWER:
         if connection.lost is not None:
             raise connection.lost
@@ -279,4 +291,3 @@ async def _whole(connection: Connection) -> bytes:
     # Before joining: that takes as much memory again.
     if connection.size > MAX_ANSWER:
         raise UpstreamFailed(f"The provider's answer is larger than {MAX_ANSWER >> 20} MiB.")
-    return connection.take()

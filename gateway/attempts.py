@@ -59,14 +59,19 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     An attempt that gave an answer keeps its place at the deployment until `one.end()`.
     """
     condition = router.health.of(one.deployment)
-    try:
-        await condition.enter(one.deployment)
-    except Overloaded as error:
-        return Failure(one.deployment, error, error.message)
+    if not condition.entered(one.deployment):
+        try:
+            await condition.enter(one.deployment)
+        except Overloaded as error:
+            return Failure(one.deployment, error, error.message)
     one.place = _Place(condition, _cooldown(route))
     told = False
     try:
         outcome = await _outcome(router, call, route, one)
+        if type(outcome) is Answer and outcome.status < 400:
+            told = True
+            condition.answered(time.perf_counter() - one.started)
+            return outcome
         failure = _judged(route, one.deployment, outcome)
         told = not (isinstance(outcome, BadRequest) or _is_about_theirs(call, route, outcome))
         if failure is None or failure.too_long:

@@ -50,6 +50,14 @@ class Condition:
         """
         return self._peak * math.exp((self._observed - self._clock()) / _FADING) if self._peak else 0.0
 
+    def entered(self, deployment: Deployment) -> bool:
+        """Whether a deployment without a bound of its own, for which nobody waits, was entered at once (`enter`)."""
+        if deployment.concurrency is not None or self._waiting or self._until:
+            return False
+        self._most = None
+        self.running += 1
+        return True
+
     async def enter(self, deployment: Deployment) -> None:
         """Return once there is room for one more call; it has it until `leave`.
 

@@ -9,7 +9,8 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Mapping
+from collections import deque
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -29,9 +30,11 @@ calls = logging.getLogger("gateway.calls")
 TICK = 0.1
 #: And how often into SQL: each time costs 2 ms, and whoever asks for usage has it brought there first.
 FILL = 0.5
+#: Records kept for the log while the disk does not answer.
+_UNTOLD = 100_000
 _FIELDS = dataclasses.fields(UsageRecord)
 _REQUIRED = {field.name for field in _FIELDS if field.default is dataclasses.MISSING}
-_NAMES = {field.name for field in _FIELDS}
+_ORDER = tuple(field.name for field in _FIELDS)
 _DEFAULTS = {field.name: field.default for field in _FIELDS if field.name not in _REQUIRED}
 
 
@@ -45,7 +48,9 @@ class Ledger:
         self._stored: Position | None = None
         # Held by the thread that fills: a cancelled fill goes on in its thread, and another must not begin beside it.
         self._filling = threading.Lock()
-        self._logged = journal.end
+        # What the log does not have yet. From memory: a record read back from the journal costs as much as its line.
+        self._untold: deque[UsageRecord] = deque()
+        self._unsaid = 0
         # A thread of its own: the sync must not wait behind a database that does not answer.
         self._tending = ThreadPoolExecutor(1, "journal")
 
@@ -56,6 +61,10 @@ class Ledger:
         except OSError as error:
             log.error("A usage record cannot be journalled: %s", error.strerror)
             raise Overloaded("The usage journal cannot be written.", code="journal_unavailable") from None
+        if len(self._untold) < _UNTOLD:
+            self._untold.append(record)
+        else:
+            self._unsaid += 1
 
     async def run(self) -> None:
         """Tend the journal and fill SQL for ever. While SQL is away the journal grows, and nothing is lost."""
@@ -95,15 +104,15 @@ class Ledger:
         """Sync what was appended, and write it to the log: a line of the log costs more than admitting its call."""
         try:
             self._journal.sync()
-            while True:
-                lines, self._logged = self._journal.read(self._logged)
-                if not lines:
-                    return
-                told = [line(record) for one in lines if (record := _record(one)) is not None]
-                if told:
-                    calls.info("\n".join(told))
         except OSError as error:
             log.error("The usage journal cannot be brought to the disk: %s", error.strerror)
+            return
+        told = [line(self._untold.popleft()) for _ in range(len(self._untold))]
+        if told:
+            calls.info("\n".join(told))
+        if self._unsaid:
+            unsaid, self._unsaid = self._unsaid, 0
+            log.warning("%d calls have no line here: the disk held the log up. Their records are whole.", unsaid)
 
     async def _fill_for_ever(self) -> None:
         troubled = False
@@ -148,13 +157,13 @@ class Ledger:
             self._journal.forget(position)
 
 
-def line(record: Mapping[str, Any]) -> str:
+def line(record: UsageRecord) -> str:
     """One call as a line of the log, with the time at which it ended."""
-    ended = _clock(int(record["time"] + record["latency"]))
+    ended = _clock(int(record.time + record.latency))
     return (
-        f"{ended} {record['status']} {record['task']} {record['route'] or '-'} -> {record['deployment'] or '-'} "
-        f"{record['latency'] * 1000:.0f} ms, {record['input_tokens']}+{record['output_tokens']} tokens, "
-        f"key {record['key_id']}, {record['request_id']}" + (f", {record['error']}" if record["error"] else "")
+        f"{ended} {record.status} {record.task} {record.route or '-'} -> {record.deployment or '-'} "
+        f"{record.latency * 1000:.0f} ms, {record.input_tokens}+{record.output_tokens} tokens, "
+        f"key {record.key_id}, {record.request_id}" + (f", {record.error}" if record.error else "")
     )
 
 
@@ -175,7 +184,8 @@ def _record(one: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict):
         return None
-    if found.keys() == _NAMES:
+    # As we write them, in this order; the keys are then the same objects, and nothing has to be looked up.
+    if tuple(found) == _ORDER:
         return found
     if not found.keys() >= _REQUIRED:
         return None

@@ -70,7 +70,8 @@ def estimate(body: Mapping[str, Any]) -> int:
     About twice the truth for prose and code, three to four times for JSON, Chinese or
     base64. A text made to defeat it can have more: what was really used is settled afterwards.
     """
-    total, rest = 0, []
+    total = 0
+    rest: list[Any] = []
     for name, value in body.items():
         if name == "messages" and type(value) is list:
             total += _plain_messages(value, rest)

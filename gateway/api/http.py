@@ -76,13 +76,16 @@ def _too_large(most: int) -> TooLarge:
     return TooLarge(f"The request body is larger than {size}. PROMPTYARD_MAX_BODY sets the limit.")
 
 
-async def answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+def answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> Awaitable[None]:
     """Send a whole answer."""
     cycle = getattr(send, "__self__", None)
     if isinstance(cycle, Cycle):
-        await cycle.answer(status, headers, body)
-        return
-    # Somebody stands between, who reads messages.
+        return cycle.answer(status, headers, body)
+    return _answer(send, status, headers, body)
+
+
+async def _answer(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """A whole answer in messages, for somebody who stands between and reads those."""
     encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
     encoded.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": encoded})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gateway.trace import Marks
 
+_SAID = "auth;dur=%.2f, limit;dur=%.2f, route;dur=%.2f, upstream;dur=%.2f, own;dur=%.2f"
+
 
 def server_timing(marks: Marks, now: float) -> str:
     """The header's value for an answer whose sending begins `now`, in milliseconds.
@@ -13,10 +15,10 @@ def server_timing(marks: Marks, now: float) -> str:
     neither an upstream's nor spent waiting for the caller's body. https://www.w3.org/TR/server-timing/
     """
     upstream = marks.upstream
-    return (
-        f"auth;dur={(marks.authenticated - marks.received) * 1e3:.2f}, "
-        f"limit;dur={(marks.admitted - marks.read) * 1e3:.2f}, "
-        f"route;dur={(marks.answered - marks.admitted - upstream) * 1e3:.2f}, "
-        f"upstream;dur={upstream * 1e3:.2f}, "
-        f"own;dur={(now - marks.received - upstream - (marks.read - marks.authenticated)) * 1e3:.2f}"
+    return _SAID % (
+        (marks.authenticated - marks.received) * 1e3,
+        (marks.admitted - marks.read) * 1e3,
+        (marks.answered - marks.admitted - upstream) * 1e3,
+        upstream * 1e3,
+        (now - marks.received - upstream - (marks.read - marks.authenticated)) * 1e3,
     )

@@ -118,9 +118,10 @@ def _rest_of(delta: dict[str, Any]) -> list[Any]:
 
 def read_usage(usage: dict[str, Any]) -> Tokens:
     """Tokens from OpenAI's `usage` object; what is missing or not a number counts as none."""
+    read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return Tokens(
-        input=sse.count(usage, "prompt_tokens"),
-        output=sse.count(usage, "completion_tokens"),
-        cached=sse.count(usage.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning=sse.count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        sse.count(usage, "prompt_tokens"),
+        sse.count(usage, "completion_tokens"),
+        sse.count(read, "cached_tokens") if read else 0,
+        sse.count(written, "reasoning_tokens") if written else 0,
     )

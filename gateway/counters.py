@@ -48,9 +48,9 @@ class _Entry:
 
     __slots__ = ("amount", "at", "gone")
 
-    def __init__(self, at: float, amount: int) -> None:
+    def __init__(self, at: float) -> None:
         self.at = at
-        self.amount = amount
+        self.amount = 0
         self.gone = False
 
 
@@ -70,16 +70,12 @@ class _Window:
             entry.gone = True
             self.used -= entry.amount
 
-    def add(self, amount: int, now: float) -> _Entry:
-        self.used += amount
-        entries = self.entries
-        if entries:
-            entry = entries[-1]
-            if now - entry.at < _GRAIN:
-                entry.amount += amount
-                return entry
-        entry = _Entry(now, amount)
-        entries.append(entry)
+    def current(self, now: float) -> _Entry:
+        """The entry of the grain that `now` is in."""
+        if self.entries and now - self.entries[-1].at < _GRAIN:
+            return self.entries[-1]
+        entry = _Entry(now)
+        self.entries.append(entry)
         return entry
 
     def correct(self, entry: _Entry, by: int, now: float) -> None:
@@ -90,7 +86,8 @@ class _Window:
             entry.amount += by
             self.used += by
         elif by > 0:
-            self.add(by, now)
+            self.current(now).amount += by
+            self.used += by
 
     def frees(self, needed: int, now: float) -> float:
         """Seconds until `needed` more than is free now has expired."""
@@ -113,30 +110,42 @@ class MemoryCounters:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._windows: dict[Rule, dict[str, _Window]] = {_RPM: {}, _TPM: {}}
+        self._windows: dict[tuple[str, Rule], _Window] = {}
         self._running: dict[str, int] = {}
 
     async def take(self, claims: Sequence[Claim]) -> Grant | Refusal:
-        """All or none (`Counters.take`)."""
-        now = self._clock()
-        fits: list[tuple[_Window | None, int]] = []
+        """All or none (`Counters.take`): each is taken if it fits; if one does not, those before it are given back."""
+        now, running, windows = self._clock(), self._running, self._windows
+        grant = Grant([], [])
         for claim in claims:
             scope, rule, limit, amount, least = claim
             if rule is _CONCURRENCY:
-                window, used = None, self._running.get(scope, 0)
-            else:
-                window = self._windows[rule].get(scope)
-                if window is None:
-                    window = self._windows[rule][scope] = _Window()
-                entries = window.entries
-                if entries and entries[0].at + _SPAN <= now:
-                    window.expire(now)
-                used = window.used
-            free = limit - used
+                used = running.get(scope, 0)
+                if used >= limit:
+                    self._undo(grant)
+                    return Refusal(claim, used, 1.0)
+                running[scope] = used + 1
+                grant.held.append((scope, _NO_WINDOW, None, 1))
+                continue
+            window = windows.get((scope, rule))
+            if window is None:
+                window = windows[scope, rule] = _Window()
+            entries = window.entries
+            if entries and entries[0].at + _SPAN <= now:
+                window.expire(now)
+            free = limit - window.used
             if free < least:
-                return Refusal(claim, used, 1.0 if window is None else window.frees(least - free, now))
-            fits.append((window, min(free, amount)))
-        return self._hold(claims, fits, now)
+                self._undo(grant)
+                return Refusal(claim, window.used, window.frees(least - free, now))
+            if amount > free:
+                amount = free
+            entry = entries[-1] if entries and now - entries[-1].at < _GRAIN else window.current(now)
+            entry.amount += amount
+            window.used += amount
+            if rule is _TPM:
+                grant.held.append((scope, window, entry, amount))
+            grant.standings.append(_tuple(Standing, (claim, free - amount, entry.at + _SPAN - now)))
+        return grant
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Correct and give back (`Counters.settle`)."""
@@ -152,9 +161,21 @@ class MemoryCounters:
                 self._running[whose] -= 1
                 if not self._running[whose]:
                     del self._running[whose]
-            else:
+            elif entry.gone or entry.at + _SPAN <= now:
                 window.correct(entry, tokens - amount, now)
+            else:
+                entry.amount += tokens - amount
+                window.used += tokens - amount
         grant.held = kept
+
+    def _undo(self, grant: Grant) -> None:
+        """Give back what was taken a moment ago, requests too: it was for a call that is refused."""
+        self.settle(grant, 0)
+        for claim, _, _ in grant.standings:
+            if claim.rule is _RPM:
+                window = self._windows[claim.scope, _RPM]
+                window.used -= claim.amount
+                window.entries[-1].amount -= claim.amount
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""
@@ -169,18 +190,3 @@ class MemoryCounters:
     def running(self) -> int:
         """How many claims of concurrency are held now."""
         return sum(self._running.values())
-
-    def _hold(self, claims: Sequence[Claim], fits: Sequence[tuple[_Window | None, int]], now: float) -> Grant:
-        held: list[object] = []
-        standings: list[Standing] = []
-        for claim, (window, fit) in zip(claims, fits, strict=True):
-            if window is None:
-                self._running[claim.scope] = self._running.get(claim.scope, 0) + 1
-                held.append((claim.scope, _NO_WINDOW, None, 1))
-                continue
-            entry = window.add(fit, now)
-            if claim.rule is _TPM:
-                held.append((claim.scope, window, entry, fit))
-            left = claim.limit - window.used
-            standings.append(_tuple(Standing, (claim, max(0, left), entry.at + _SPAN - now)))
-        return Grant(standings, held)

@@ -34,8 +34,8 @@ class _Same(NamedTuple):
     """What every call claims of one scope, as long as its limits are these."""
 
     limits: Limits
-    requests: Claim | None
-    running: Claim | None
+    requests: tuple[Claim, ...]
+    all: tuple[Claim, ...]
 
 
 class Limiter:
@@ -136,23 +136,21 @@ class Limiter:
             same = self._same.get(scope)
             if same is None or same.limits is not limits:
                 same = self._remembered(scope, limits)
-            if same.requests is not None:
-                claims.append(same.requests)
             if call.request.task is _COUNT_TOKENS:
-                continue  # it uses no tokens, and keeps no model busy
+                claims += same.requests  # it uses no tokens, and keeps no model busy
+                continue
+            claims += same.all
             if limits.tpm is not None:
                 asked = asked or self._tokens(call)
                 claims.append(_tuple(Claim, (scope, _TPM, limits.tpm, *asked)))
-            if same.running is not None:
-                claims.append(same.running)
         return claims
 
     def _remembered(self, scope: str, limits: Limits) -> _Same:
-        requests = None if limits.rpm is None else Claim(scope, _RPM, limits.rpm)
-        running = None if limits.concurrency is None else Claim(scope, _CONCURRENCY, limits.concurrency)
+        requests = () if limits.rpm is None else (Claim(scope, _RPM, limits.rpm),)
+        running = () if limits.concurrency is None else (Claim(scope, _CONCURRENCY, limits.concurrency),)
         if len(self._same) >= _REMEMBERED:
             self._same.clear()
-        same = self._same[scope] = _Same(limits, requests, running)
+        same = self._same[scope] = _Same(limits, requests, requests + running)
         return same
 
     def _tokens(self, call: Call) -> tuple[int, int]:
@@ -167,7 +165,8 @@ class Limiter:
 
     def _output(self, call: Call) -> tuple[int, bool]:
         """The most tokens the answer may have, and whether the upstream is told so."""
-        asked, answers, _ = DIALECTS[call.request.task].output(call.request.body)
+        request = call.request
+        asked, answers = request.output or DIALECTS[request.task].output(request.body)[:2]
         most = call.route.max_output_tokens
         cap = asked if most is None or (asked is not None and asked < most) else most
         if cap is not None:
@@ -230,7 +229,8 @@ def _owner(scope: str) -> str:
 
 def check(request: Request, route: Route) -> None:
     """Refuse numbers that are none, and more output than `route` gives. Raises `BadRequest` naming the field."""
-    asked, _, param = DIALECTS[request.task].output(request.body)
+    asked, answers, param = DIALECTS[request.task].output(request.body)
+    request.output = asked, answers
     most = route.max_output_tokens
     if asked is not None and most is not None and asked > most:
         raise BadRequest(

@@ -35,6 +35,7 @@ _PROMPT = frozenset(
         "documents",
     )
 )
+_BESIDE = _PROMPT - {"messages"}
 #: What a chat template puts around the messages, with a default system text.
 _TEMPLATE = 32
 _IMAGES = frozenset(("image_url", "input_image", "image"))
@@ -70,14 +71,12 @@ def estimate(body: Mapping[str, Any]) -> int:
     About twice the truth for prose and code, three to four times for JSON, Chinese or
     base64. A text made to defeat it can have more: what was really used is settled afterwards.
     """
-    total = 0
-    rest: list[Any] = []
-    for name, value in body.items():
-        if name == "messages" and type(value) is list:
-            total += _plain_messages(value, rest)
-        elif name in _PROMPT:
-            rest.append(value)
-    return total + _measured(rest, _quickly)
+    messages = body.get("messages")
+    if type(messages) is not list:
+        return _measured(_prompt(body), _quickly)
+    rest = [body[name] for name in _BESIDE.intersection(body)]
+    total = _plain_messages(messages, rest)
+    return total + (_measured(rest, _quickly) if rest else _TEMPLATE)
 
 
 def likely(body: Mapping[str, Any]) -> int:

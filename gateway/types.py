@@ -125,6 +125,8 @@ class Request:
     #: The caller's own credential for the provider, on a route that takes one.
     credential: SecretStr | None = None
     form: Form | None = None
+    #: The caller's own cap on the tokens of an answer and how many it asks for, once they were found to be numbers.
+    output: tuple[int | None, int] | None = None
 
 
 class Place(Protocol):

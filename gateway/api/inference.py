@@ -43,9 +43,7 @@ _AS_THEY_COME = frozenset((Task.SPEECH,))
 #: Tasks that are asked in a multipart form.
 _FORMS = frozenset((Task.TRANSCRIPTIONS,))
 #: The caller's headers an upstream gets to see; everything else stays here.
-_PASSED_UP = {
-    word.encode(): word for word in ("accept", "anthropic-version", "anthropic-beta", "idempotency-key", "traceparent")
-}
+_PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
 _MODELS = "/v1/models"
 
 
@@ -242,10 +240,7 @@ def _request(
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
     DIALECTS[task].check(body)
-    passed = {}
-    for name, word in _PASSED_UP.items():
-        if name in headers:
-            passed[word] = headers[name].decode("latin-1")
+    passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP.intersection(headers)}
     streamed = task in _AS_THEY_COME or (bool(stream) and task in _STREAMED)
     return Request(request_id, task, model, body, streamed, passed, headers, marks)
 

@@ -25,7 +25,7 @@ STALLED = 60.0
 #: Seconds without a byte of a body that is waited for after which a caller is taken for gone. Looked at in quarters.
 PROGRESS = 60.0
 _LOOKS = 4
-#: Requests' targets of fewer bytes are remembered.
+#: Paths and queries of fewer bytes are remembered.
 _SHORT = 64
 #: Bytes of a body that nobody has read yet beyond which its sender is made to wait.
 HIGH_WATER = 64 * 1024
@@ -144,7 +144,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting.append((self.cycle, scope))
 
     def _scope(self, version: str, method: str) -> dict[str, Any]:
-        path, raw, query = _known_target(self.url) if len(self.url) < _SHORT else _target(self.url)
+        path, raw, query = _known_place(self.url) if len(self.url) < _SHORT else _place(self.url)
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -298,14 +298,14 @@ _WORDS = {
 }
 
 
-def _target(url: bytes) -> tuple[str, bytes, bytes]:
+def _place(url: bytes) -> tuple[str, bytes, bytes]:
     """A request's path, decoded and as it came, and its query."""
     parsed = parse_url(url)
     path = parsed.path.decode("ascii")
     return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
 
 
-_known_target = functools.lru_cache(1024)(_target)
+_known_place = functools.lru_cache(1024)(_place)
 
 _lines_of: tuple[Sequence[tuple[bytes, bytes]], bytes] = ((), b"")
 

@@ -41,6 +41,18 @@ def at_once(limit: int, scope: str = "key:a") -> Claim:
     return Claim(scope, Rule.CONCURRENCY, limit)
 
 
+async def test_what_came_before_the_refused_claim_is_given_back(counters: Counters) -> None:
+    before = [rpm(2), at_once(2), tpm(100, 60)]
+    for _ in range(3):
+        refused = await counters.take([*before, rpm(0, "route:r")])
+        assert isinstance(refused, Refusal)
+        assert refused.claim.scope == "route:r"
+    first = await counters.take(before)
+    assert isinstance(first, Grant)
+    assert [standing.left for standing in first.standings] == [1, 40]
+    assert isinstance(await counters.take([rpm(2), at_once(2), tpm(100, 40)]), Grant)
+
+
 async def test_of_200_at_once_exactly_50_pass(counters: Counters) -> None:
     taken = await asyncio.gather(*(counters.take([rpm(50)]) for _ in range(200)))
     assert sum(isinstance(one, Grant) for one in taken) == 50
@@ -178,7 +190,7 @@ async def test_a_window_keeps_a_bounded_number_of_entries() -> None:
     for _ in range(50_000):
         clock.now += 0.0001
         await counters.take([rpm(10**9)])
-    (window,) = counters._windows[Rule.RPM].values()
+    (window,) = counters._windows.values()
     assert len(window.entries) <= 510
 
 

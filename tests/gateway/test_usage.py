@@ -344,3 +344,18 @@ async def test_a_refusal_stays_one_when_it_cannot_be_recorded(bench: Bench, monk
     bench.meter.refuse(request, KEY, None, RateLimited("no"))
     monkeypatch.undo()
     assert await bench.ledger.find("req_1") is None
+
+
+async def test_a_log_that_cannot_keep_up_says_so_and_loses_no_record(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.ledger._UNTOLD", 2)
+    for _ in range(5):
+        bench.meter.close(await bench.call(), BadRequest("no"))
+    [total] = await bench.ledger.sums([], UsageFilter())
+    assert total.calls == 5
+    with caplog.at_level("INFO"):
+        bench.ledger._tend()
+    lines = [one for one in caplog.records if one.name == "gateway.calls"]
+    assert [one.getMessage().count("req_1") for one in lines] == [2]
+    assert "3 calls have no line here" in caplog.text

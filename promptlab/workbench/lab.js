@@ -43,6 +43,26 @@ const lab = (() => {
     }
   }
 
+  // A page of Gradio's hears nothing until its first event has come back: what is pressed before that would be lost.
+  function listens(does) {
+    const app = document.querySelector("gradio-app");
+    if (app) app.inert = !does;
+  }
+
+  // What is done to one view goes one after the other, each to what the one before has made of it. Of an act that
+  // never comes back nobody waits for more than `PATIENCE`.
+  const PATIENCE = 15000, line = [];
+  let since = 0;
+  function act(go) {
+    line.push(go);
+    if (!since || Date.now() - since > PATIENCE) acted();
+  }
+  function acted() {
+    const go = line.shift();
+    since = go ? Date.now() : 0;
+    go?.();
+  }
+
   async function status() {
     const place = document.querySelector(".top .status");
     if (!place || document.hidden) return;
@@ -68,10 +88,12 @@ const lab = (() => {
       .observe(title, { childList: true });
     document.querySelector(".top .mode")?.addEventListener("click", flip);
     if (document.querySelector(".top .status")) { status(); setInterval(status, 4000); }
+    listens(false);
+    setTimeout(listens, PATIENCE, true);  // should the first event never come back
   });
   document.addEventListener("visibilitychange", status);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector("#run")?.click();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && isOpen) document.querySelector("#run")?.click();
     const open = document.querySelector("dialog[open], ul.options");
     if (event.key === "Escape" && !open) document.querySelector("#stop:not(:disabled)")?.click();
   });
@@ -79,7 +101,7 @@ const lab = (() => {
   // State in the address: [name, value] pairs; empty values are left out. Very long texts stay out
   // of the address rather than making a link no server takes.
   let isOpen = false;
-  const opened = () => { isOpen = true; };
+  const opened = () => { isOpen = true; listens(true); };
   function remember(pairs) {
     if (!isOpen) return;
     const query = new URLSearchParams();
@@ -133,5 +155,5 @@ const lab = (() => {
     if (answer.ok && (await answer.json()).signed_in) location.replace(following);
   }
 
-  return { cameBack, opened, remember, copy, sheet };
+  return { act, acted, cameBack, opened, remember, copy, sheet };
 })();

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Page, Route, expect
 
 from tests.conftest import StartServer
 from tests.services.pages import Watch
@@ -20,6 +20,30 @@ LEFT = "signal is aborted|Connection errored out"
 
 def query(page: Page) -> list[tuple[str, str]]:
     return parse_qsl(urlsplit(page.evaluate("location.href")).query)
+
+
+class Held:
+    """Events of a page that do not reach the server until `go_on`."""
+
+    def __init__(self) -> None:
+        self.events: list[Route] = []
+        self._holds = True
+
+    def take(self, route: Route) -> None:
+        self.events.append(route)
+        if not self._holds:
+            route.continue_()
+
+    def go_on(self) -> None:
+        self._holds = False
+        for event in self.events:
+            event.continue_()
+
+
+def hold(page: Page) -> Held:
+    held = Held()
+    page.route("**/queue/join*", held.take)
+    return held
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +80,11 @@ def test_runs_are_filtered_sorted_chosen_and_reopened(pages: Watch, lab_server: 
     names = page.locator(".runs tbody th")
     expect(names).to_have_text(["gamma", "beta", "alpha"])
     expect(page.locator(".foot")).to_contain_text("3 runs. Search again for newer runs.")
+    score = page.get_by_role("columnheader", name="score")
     page.get_by_role("button", name="score").click()
-    expect(names).to_have_text(["gamma", "beta", "alpha"])
+    expect(score).to_have_attribute("aria-sort", "descending")
     page.get_by_role("button", name="score").click()
+    expect(score).to_have_attribute("aria-sort", "ascending")
     expect(names).to_have_text(["alpha", "beta", "gamma"])
     page.locator("#filter input, #filter textarea").fill("metrics.score < 0.6")
     page.locator("#search").click()
@@ -82,6 +108,36 @@ def test_runs_are_filtered_sorted_chosen_and_reopened(pages: Watch, lab_server: 
     other.get_by_role("button", name="Clear").click()
     expect(other.locator(".compare")).to_have_count(0)
     assert other.locator(".runs :checked").count() == 0
+
+
+def test_two_quick_clicks_are_both_done(pages: Watch, lab_server: Server, experiment: str) -> None:
+    page = pages.open(f"{lab_server.url}/lab/runs?experiment={experiment}")
+    expect(page.locator(".runs tbody tr")).to_have_count(3)
+    held = hold(page)
+    page.get_by_label("Compare alpha").check()
+    page.get_by_label("Compare beta").check()
+    page.wait_for_timeout(300)
+    # The second waits in the browser for what the first makes of the view.
+    assert len(held.events) == 1
+    held.go_on()
+    expect(page.locator(".legend")).to_contain_text("alpha")
+    expect(page.locator(".legend")).to_contain_text("beta")
+
+
+def test_nothing_can_be_pressed_that_would_be_lost(pages: Watch, lab_server: Server, experiment: str) -> None:
+    pages.expect(LEFT)
+    page = pages.open()
+    held = hold(page)
+    page.goto(f"{lab_server.url}/lab/runs?experiment={experiment}")
+    search = page.locator("#search")
+    expect(search).to_be_visible()
+    page.wait_for_timeout(300)
+    assert page.locator("gradio-app").evaluate("app => app.inert")
+    with pytest.raises(Error, match="Timeout 300ms"):
+        search.click(timeout=300)
+    held.go_on()
+    search.click()
+    expect(page.locator(".runs tbody tr")).to_have_count(3)
 
 
 def test_a_wrong_filter_is_told_in_words_and_an_empty_search_leads_on(

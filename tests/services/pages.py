@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, WebSocket, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, WebSocket
 
 LOCAL = {"127.0.0.1", "localhost"}
 
@@ -76,15 +76,3 @@ class Watch:
         """What happened that this test had not announced."""
         unexpected = [error for error in self.errors if not any(re.search(each, error) for each in self._expected)]
         return [*unexpected, *(f"left this machine: {url}" for url in self.foreign)]
-
-
-def press_until_said(page: Page, said: str) -> None:
-    """Press Run until the page says `said` beside its form. A press before the page listens is lost; none sends."""
-    for _ in range(4):
-        page.locator("#run").click()
-        try:
-            expect(page.locator("#said")).to_contain_text(said, timeout=5_000)
-        except AssertionError:
-            continue
-        return
-    expect(page.locator("#said")).to_contain_text(said)

@@ -156,10 +156,13 @@ class Playground:
             self._temperature, self._max_tokens, self._stop, self._seed,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-        edited = [self._fields, self._said, self._log, self._note]
+        edited = [self._fields, self._log, self._note]
+        # Gradio's text fields raise `input` at key presses only: not when pasting or erasing.
+        edits = [part.input if part is self._fields else part.change for part in form]
+        # In the browser, at once: an answer of the server's would come after what Run has said meanwhile.
+        gr.on(edits, None, None, self._said, js="() => ''", trigger_mode="multiple", **quiet)
         gr.on(
-            # Gradio's text fields raise `input` at key presses only: not when pasting or erasing.
-            [part.input if part is self._fields else part.change for part in form],
+            edits,
             self._edited,
             [*form, self._asked],
             edited,
@@ -221,7 +224,7 @@ class Playground:
         else:
             # The browser's own copy is newer than what it sent.
             fields = gr.skip()
-        return fields, "", *_loggable(form, asked)
+        return fields, *_loggable(form, asked)
 
     def _example(self, routes: list[str]) -> tuple[Any, ...]:
         if not routes:

@@ -22,7 +22,7 @@ _TABLE = "eval_results_table.json"
 _FOLDERS, _FILES = 20, 200
 
 _TABLE_JS = """
-const act = (act, value) => trigger('act', { act, value });
+const act = (act, value) => lab.act(() => trigger('act', { act, value }));
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-act]');
   if (button?.dataset.act === 'playground') location.assign('./');
@@ -57,6 +57,8 @@ watch('value', () => {
 _REMEMBER_JS = """(view) => lab.opened() || lab.remember([
   ['experiment', view.experiment], ['filter', view.filter], ['order', view.order],
   ...view.runs.map((run) => ['run', run]), ['file', view.file], ['limit', view.limit === 100 ? '' : view.limit]])"""
+
+_ACTED_JS = f"(view) => {{ ({_REMEMBER_JS})(view); lab.acted(); }}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,8 @@ class Runs:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         shown = [self._view, self._said, self._table, self._compared]
 
-        def remembered(event: Any) -> None:
-            event.then(None, self._view, None, js=_REMEMBER_JS)
+        def remembered(event: Any, js: str = _REMEMBER_JS) -> None:
+            event.then(None, self._view, None, js=js)
 
         remembered(blocks.load(self._opened, None, [self._experiment, self._filter, *shown], **quiet))
         remembered(self._experiment.input(self._moved, [self._view, self._experiment], [self._filter, *shown], **quiet))
@@ -155,7 +157,8 @@ class Runs:
             None, self._calls, None, js="(calls) => { if (calls?.length) lab.sheet(calls); }"
         )
         for place in (self._table, self._compared):
-            remembered(place.act(self._clicked, self._view, [self._filter, *shown], trigger_mode="multiple", **quiet))
+            done = place.act(self._clicked, self._view, [self._filter, *shown], trigger_mode="multiple", **quiet)
+            remembered(done, _ACTED_JS)
 
     async def _opened(self, request: gr.Request) -> tuple[Any, ...]:
         view = View.linked(self._lab.query(request))

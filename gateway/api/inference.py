@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import time
@@ -44,6 +45,7 @@ _AS_THEY_COME = frozenset((Task.SPEECH,))
 _FORMS = frozenset((Task.TRANSCRIPTIONS,))
 #: The caller's headers an upstream gets to see; everything else stays here.
 _PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
+_ONCE = "idempotency-key"
 _MODELS = "/v1/models"
 
 
@@ -118,7 +120,7 @@ class Inference:
                 body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
             else:
                 body = json_body.parse(raw)
-            request = _request(exchange.id, task, body, headers, marks)
+            request = _request(exchange.id, task, body, headers, marks, key)
             request.form = form
             await self._answer(exchange, scope, request, key, snapshot)
         finally:
@@ -230,7 +232,7 @@ def _request_id() -> str:
 
 
 def _request(
-    request_id: str, task: Task, body: dict[str, Any], headers: Mapping[bytes, bytes], marks: Marks
+    request_id: str, task: Task, body: dict[str, Any], headers: Mapping[bytes, bytes], marks: Marks, key: Key
 ) -> Request:
     """The request in `body`, as far as we have to understand it; the rest is the upstream's to judge."""
     model = body.get("model")
@@ -241,6 +243,9 @@ def _request(
         raise BadRequest("'stream' must be true or false.", param="stream")
     DIALECTS[task].check(body)
     passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP.intersection(headers)}
+    if once := passed.get(_ONCE):
+        # With one credential upstream, two keys' callers who chose the same word would get each other's answer.
+        passed[_ONCE] = hashlib.sha256(f"{key.id}\0{once}".encode()).hexdigest()
     streamed = task in _AS_THEY_COME or (bool(stream) and task in _STREAMED)
     return Request(request_id, task, model, body, streamed, passed, headers, marks)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.dialects import sse
+from gateway.dialects import sse, stored
 from gateway.dialects.chat_tally import DONE, ChatTally, read_usage
 from gateway.dialects.dialect import Document, Losses, Output
 from gateway.dialects.numbers import positive
@@ -37,6 +37,7 @@ class ChatDialect:
         for number, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 raise BadRequest("A message must be an object with a 'role'.", param=f"messages[{number}]")
+        stored.check_chat(messages)
         _check_options(body)
 
     def output(self, body: Mapping[str, Any]) -> Output:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects import lenient, messages_answer, messages_request, sse
+from gateway.dialects import lenient, messages_answer, messages_request, sse, stored
 from gateway.dialects.dialect import Document, Losses, Output
 from gateway.dialects.messages_stream import Decoder, Encoder
 from gateway.dialects.messages_tally import MessagesTally
@@ -55,6 +55,7 @@ class MessagesDialect:
         for number, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 raise BadRequest("A message must be an object with a 'role'.", param=f"messages[{number}]")
+        stored.check_messages(body)
 
     def output(self, body: Mapping[str, Any]) -> Output:
         """Its `max_tokens`, which Anthropic wants said, and one answer (`Dialect.output`)."""

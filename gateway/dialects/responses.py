@@ -16,9 +16,9 @@ from gateway.dialects.dialect import Document, Losses, Output
 from gateway.dialects.numbers import positive
 from gateway.dialects.responses_decoder import Decoder
 from gateway.dialects.responses_encoder import Encoder
-from gateway.dialects.responses_messages import STORED
 from gateway.dialects.responses_tally import ResponsesTally
 from gateway.dialects.sse import Through
+from gateway.dialects.stored import STORED, refuse
 from gateway.errors import BadRequest, GatewayError, to_openai
 from gateway.money import Tokens
 
@@ -55,7 +55,7 @@ class ResponsesDialect:
         tools = body.get("tools")
         for at, tool in enumerate(tools if isinstance(tools, list) else ()):
             for path, found in _stored_of_tool(tool, f"tools[{at}]"):
-                _refuse(found, path)
+                refuse(found, path)
 
     def output(self, body: Mapping[str, Any]) -> Output:
         """One answer of at most `max_output_tokens` (`Dialect.output`)."""
@@ -133,19 +133,15 @@ class ResponsesDialect:
         return dict(document)
 
 
-def _refuse(what: str, path: str) -> None:
-    raise BadRequest(f"'{path}' is refused, {what}: {STORED}", param=path, code="unsupported_parameter")
-
-
 def _check_item(item: Mapping[str, Any], path: str) -> None:
     """Refuse an item that stands for a stored one, or that has a stored file."""
     if item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item):
-        _refuse("a reference", path)
+        refuse("a reference", path)
     for name in ("content", "output"):
         parts = item.get(name)
         for at, part in enumerate(parts if isinstance(parts, list) else [parts]):
             if isinstance(part, dict) and part.get("file_id") is not None:
-                _refuse(
+                refuse(
                     "a file", f"{path}.{name}[{at}].file_id" if isinstance(parts, list) else f"{path}.{name}.file_id"
                 )
 
@@ -161,7 +157,9 @@ def _is_looked_up(item: Any) -> bool:
 
 
 def _stored_of_tool(tool: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Where a tool names a stored file, or a machine that other calls have used."""
+    """Where a tool names stored files, or a machine that other calls have used."""
+    if isinstance(tool, dict) and tool.get("vector_store_ids"):
+        yield f"{path}.vector_store_ids", "files"
     for name in _TOOL_FILES:
         found = tool.get(name) if isinstance(tool, dict) else None
         if isinstance(found, str):

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
 from gateway.dialects.responses_fields import a_list, an_object, kind, lose_rest, some, text
+from gateway.dialects.stored import refuse
 from gateway.errors import BadRequest
 
 _NO_WORD = "the Responses API has no word for it."
@@ -14,10 +15,6 @@ _UNSIGNED = "the Responses API takes back only reasoning that it encrypted itsel
 _KNOWN = ("role", "content", "refusal", "tool_calls", "tool_call_id", "reasoning_content", "thinking_blocks")
 #: What an assistant may have to say but for content.
 _INSTEAD = ("refusal", "tool_calls", "thinking_blocks", "reasoning_content")
-STORED = (
-    "it is stored with the provider's credential, which callers of this gateway share. "
-    "Send what it holds in the request itself."
-)
 
 
 def from_messages(messages: Any, losses: Losses) -> Document:
@@ -149,7 +146,7 @@ def _part(part: Document, path: str, text_type: str, losses: Losses) -> Document
         case "file":
             file = an_object(part.get("file"), f"{path}.file")
             if file.get("file_id") is not None:
-                raise BadRequest(f"'{path}.file.file_id' is refused: {STORED}", param=f"{path}.file.file_id")
+                refuse("a file", f"{path}.file.file_id")
             return {"type": "input_file", **some(file, "file_data", "filename"), **mark}
         case "input_audio":
             return {"type": "input_audio", "input_audio": an_object(part.get("input_audio"), f"{path}.input_audio")}

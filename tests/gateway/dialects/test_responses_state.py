@@ -25,6 +25,7 @@ STORED: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"type": "computer_call_output", "output": {"file_id": "file-1"}}]}, "input[0].output.file_id"),
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "tools[0].container"),
     ({"tools": [{"type": "code_interpreter", "container": {"file_ids": ["file-1"]}}]}, "tools[0].container.file_ids"),
+    ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "tools[0].vector_store_ids"),
     ({"tools": [{"type": "shell", "environment": {"container_id": "c"}}]}, "tools[0].environment.container_id"),
     (
         {"tools": [{"type": "shell", "environment": {"skills": [{"type": "inline"}, {"skill_id": "s"}]}}]},

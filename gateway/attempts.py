@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from gateway.dialects import lenient, translation
 from gateway.dialects.dialect import Losses
 from gateway.dialects.registry import DIALECTS, tally_of
-from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
+from gateway.errors import BadRequest, GatewayError, Overloaded, UpstreamFailed, UpstreamSilent
 from gateway.health import Condition
 from gateway.providers.faulty import Drawn
 from gateway.routes import CONVERSATIONS, Cooldown, Deployment, Route, Task
@@ -79,7 +79,7 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
         elif told:
             condition.failed(_cooldown(route), failure.retry_after)
         if failure is not None:
-            one.asked = False
+            one.asked = isinstance(outcome, UpstreamSilent)
             one.end()
             _note_end(one, outcome)
             return failure
@@ -129,6 +129,7 @@ def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
 async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
     one.started, one.asked = time.perf_counter(), True
     provider = router.provider(one.deployment)
+    one.secrets = provider.secrets
     try:
         one.task = _dialect(provider, call, one.deployment)
         answer = await _answered(provider, router.fault(route), call, route, one)
@@ -140,6 +141,7 @@ async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> An
             _translate(call, one.task, answer)
         return answer
     except (UpstreamFailed, BadRequest) as error:
+        error.hide(one.secrets)
         return error
 
 
@@ -207,7 +209,7 @@ async def _answered(provider: Provider, fault: Drawn | None, call: Call, route: 
                 answer = await begun(answer, heard, timeouts, deadline)
             return answer
     except TimeoutError:
-        raise UpstreamTimeout(
+        raise UpstreamSilent(
             f"Provider '{provider.name}' did not {'begin to ' if stream else ''}answer within {patience:g} s"
             f"{fault.said if fault else ''}."
         ) from None

@@ -31,6 +31,13 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         self.headers: dict[str, str] = {}
 
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Take `secrets` out of the message: an upstream may have quoted them."""
+        for secret in secrets:
+            if secret in self.message:
+                self.message = self.message.replace(secret, "***")
+                self.args = (self.message,)
+
 
 class BadRequest(GatewayError):
     """The caller's request cannot be understood or carried out as it stands."""
@@ -131,6 +138,10 @@ class UpstreamTimeout(UpstreamFailed):
 
     status = 504
     code = "upstream_timeout"
+
+
+class UpstreamSilent(UpstreamTimeout):
+    """It had the whole request and did not answer in time: it may have read the prompt, and bill it."""
 
 
 class ClientGone(GatewayError):

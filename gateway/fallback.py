@@ -30,7 +30,10 @@ async def send(way: Way, meter: Meter) -> Answer:
     dialect cannot say: another may speak the caller's own.
     """
     call, router = way.call, way.router
+    failure: Failure | None = None
     while (step := await way.next()) is not None:
+        if failure is not None and call.attempt is not None:
+            meter.failed(call, call.attempt, failure.outcome)
         route, deployment = step
         call.attempt = one = Attempt(deployment, call.request.task)
         if route.hedge is None:
@@ -39,6 +42,7 @@ async def send(way: Way, meter: Meter) -> Answer:
             outcome = await _Hedge(way, meter, route).first(one, route.hedge)
         if isinstance(outcome, Answer):
             return outcome
+        failure = outcome
         way.failed(outcome)
     return way.end()
 
@@ -69,6 +73,7 @@ class _Hedge:
                     if not self._running:
                         return outcome
                     self._way.failed(outcome)
+                    self._meter.failed(self._way.call, attempted, outcome.outcome)
                     self._way.call.attempt = next(iter(self._running.values()))
         finally:
             await self._cancel()

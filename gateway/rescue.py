@@ -66,8 +66,10 @@ class TextRescue:
                 raise
             if not isinstance(outcome, Answer):
                 self._way.failed(outcome)
+                self._meter.failed(call, one, outcome.outcome)
             elif outcome.chunks is None:
                 one.end()
+                self._meter.failed(call, one, outcome)
                 log.warning("%s: %s cannot go on: HTTP %d", call.request.id, deployment.id, outcome.status)
             else:
                 log.warning("%s: %s goes on for %s", call.request.id, deployment.id, broken.deployment.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -141,7 +141,8 @@ class Attempt:
     """One try of a call at one deployment, asked in the dialect of `task`. Times as those of `Call`.
 
     `body`, where there is one, is asked instead of the call's own: a rescue goes on where another attempt broke off.
-    `dropped` names what was left out of the request for that dialect. `asked`: an upstream has it, and has not failed.
+    `dropped` names what was left out of the request for that dialect. `asked`: an upstream has it, and has not said
+    that it failed.
     """
 
     deployment: Deployment
@@ -153,6 +154,8 @@ class Attempt:
     dropped: list[str] = field(default_factory=list)
     span: AttemptSpan | None = None
     place: Place | None = None
+    #: What no error of its provider's may hold (`Provider.secrets`).
+    secrets: Sequence[str] = ()
 
     def end(self, *, broken: bool = False) -> None:
         """It is over, and its place at the deployment free again. Saying so again does nothing."""
@@ -228,9 +231,13 @@ class Answer:
 
 
 class Provider(Protocol):
-    """Who serves upstream models. One object for each entry under `providers:`."""
+    """Who serves upstream models. One object for each entry under `providers:`.
+
+    `secrets` are what no error of its may hold, the longest first.
+    """
 
     name: str
+    secrets: Sequence[str]
 
     def speaks(self, task: Task, model: str) -> bool:
         """Whether requests in the dialect of `task` can be sent as they are."""

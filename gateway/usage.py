@@ -18,7 +18,7 @@ from gateway.dialects.plain_tally import BytesTally
 from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
-from gateway.errors import ClientGone, GatewayError, Overloaded, UpstreamFailed
+from gateway.errors import BadRequest, ClientGone, GatewayError, Overloaded, UpstreamFailed, UpstreamSilent
 from gateway.lanes import Beside, Chunks, Taker
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
@@ -65,7 +65,9 @@ class Meter:
 
     def close(self, call: Call, error: BaseException) -> None:
         """Settle a call that failed, or whose caller left, before there was an answer."""
-        if isinstance(error, GatewayError):
+        if isinstance(error, UpstreamSilent):
+            self._settle(call, error.status, error.code, Tokens(input=_input(call)), estimated=True)
+        elif isinstance(error, GatewayError):
             self._settle(call, error.status, error.code, Tokens(), estimated=False)
         elif isinstance(error, Exception):
             self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
@@ -101,6 +103,14 @@ class Meter:
         read = Tokens(input=_input(call)) if attempt.asked else Tokens()
         self._part(call, attempt, ClientGone.status, "forsaken", read)
 
+    def failed(self, call: Call, attempt: Attempt, outcome: Answer | GatewayError) -> None:
+        """Record an attempt that failed and was followed by another; not one that never reached an upstream."""
+        if not attempt.started or isinstance(outcome, BadRequest):
+            return
+        read = Tokens(input=_input(call)) if attempt.asked else Tokens()
+        code = outcome.code if isinstance(outcome, GatewayError) else "upstream_error"
+        self._part(call, attempt, outcome.status, code, read)
+
     def broken(self, call: Call, attempt: Attempt, tally: Tally, error: GatewayError) -> None:
         """Record an attempt whose stream broke off and is continued by another."""
         attempt.end(broken=True)
@@ -108,10 +118,10 @@ class Meter:
 
     def _part(self, call: Call, attempt: Attempt, status: int, code: str, used: Tokens) -> None:
         call.wasted += used.input + used.output
-        if attempt.span is not None:
+        if attempt.span is not None and attempt.span.ended is None:
             attempt.span.end(None, code)
         with contextlib.suppress(Overloaded):
-            self._record(call, attempt, status, code, used, estimated=True, final=False)
+            self._record(call, attempt, status, code, used, estimated=used.input + used.output > 0, final=False)
 
     def metered(self, call: Call, answer: Answer, rescue: Rescue | None = None) -> Answer:
         """`answer`, measured. One that is whole is settled now; a stream settles when it ends, however it ends.
@@ -186,6 +196,7 @@ class Meter:
                         yield rest
                     end = None
                 except UpstreamFailed as error:
+                    error.hide(call.attempt.secrets if call.attempt else ())
                     again = await rescue.continued(error, tally) if rescue else None
                     if again:
                         chunks, tally = again

@@ -10,7 +10,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class EmbeddedProvider:
     The child is started again when it dies, at once the first time and then after
     growing rests; calls it was answering get `UpstreamFailed`.
     """
+
+    secrets: Sequence[str] = ()
 
     def __init__(self, spec: ProviderSpec, transport: Transport) -> None:
         self.name = spec.name

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -51,6 +51,8 @@ _HTML = b"<html><head><title>503</title></head><body><h1>503 Service Unavailable
 
 class FakeProvider:
     """Answers without a model. One object counts its script's steps over all its callers."""
+
+    secrets: Sequence[str] = ()
 
     def __init__(self, spec: ProviderSpec) -> None:
         self.name = spec.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -42,7 +42,7 @@ class HttpProvider:
         secrets = [*spec.credentials, *(value for name, value in spec.headers.items() if names_secret(name))]
         # Longest first: one may be a part of another. Those that are short words would be found in any text.
         texts = sorted({secret.get_secret_value() for secret in secrets}, key=len, reverse=True)
-        self._hidden = [text.encode() for text in texts if len(text) >= _SHORTEST]
+        self.secrets: Sequence[str] = [text for text in texts if len(text) >= _SHORTEST]
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""
@@ -65,8 +65,8 @@ class HttpProvider:
                 break
         if answer.status >= 400:
             # Some quote the credential they do not like, and not only under 401.
-            for secret in self._hidden:
-                answer.body = answer.body.replace(secret, b"***")
+            for secret in self.secrets:
+                answer.body = answer.body.replace(secret.encode(), b"***")
         return await checked(answer, self.name, request.task)
 
     def speaks(self, task: Task, model: str) -> bool:

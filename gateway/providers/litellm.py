@@ -9,7 +9,7 @@ import logging
 import re
 import struct
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -76,7 +76,7 @@ class LiteLLMProvider:
         self._headers = {name: value.get_secret_value() for name, value in spec.headers.items()}
         hidden = [str(value) for name, value in self._fixed.items() if _SECRET_OPTION.search(name) and value]
         # Longest first: one may be a part of another.
-        self._secrets = sorted((*hidden, *self._headers.values()), key=len, reverse=True)
+        self.secrets: Sequence[str] = sorted((*hidden, *self._headers.values()), key=len, reverse=True)
         self._litellm: Any = None
 
     def speaks(self, task: Task, model: str) -> bool:
@@ -196,7 +196,7 @@ class LiteLLMProvider:
         if dash:
             with suppress(ValueError, KeyError, TypeError):
                 text = str(orjson.loads(said)["error"]["message"])
-        for secret in self._secrets:
+        for secret in self.secrets:
             text = text.replace(secret, "***")
         return text.strip()[:2000] or type(error).__name__
 

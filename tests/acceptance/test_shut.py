@@ -22,7 +22,7 @@ from tests.services import shut as network
 from tests.services.gateway import CREDENTIAL, connected, make_key, received
 from tests.services.promptyard import Server
 from tests.services.upstream import Upstream, running, whole
-from tests.services.ways import WAYS, Way, configuration, error_said, good
+from tests.services.ways import WAYS, Way, broken, configuration, error_said, good
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,23 @@ def test_an_upstream_that_quotes_our_credential_is_not_quoted(
     assert [answer.status_code for answer in answers] == [400, 502, 502, 429, 500]
     assert "Incorrect API key: ***." in error_said(answers[0]).message
     assert not any(CREDENTIAL in answer.text + str(answer.headers) for answer in answers)
+    assert CREDENTIAL not in server.stderr()
+
+
+@pytest.mark.parametrize("name", ["chat", "chat, of messages", "messages", "messages, of chat", "responses, of chat"])
+def test_nor_where_it_quotes_it_in_an_answer_or_amid_a_stream(
+    server: Server, http: httpx.Client, upstream: Upstream, name: str
+) -> None:
+    way = WAYS[name]
+    error = {"type": "x", "message": f"Incorrect API key: {CREDENTIAL}.", "param": None, "code": None}
+    failed = {"type": "error", "error": error}
+    upstream.then(whole(failed), broken(failed))
+    whole_one = http.request(**way.request())
+    streamed = http.request(**way.request(stream=True))
+    assert whole_one.status_code == 502
+    for answer in (whole_one, streamed):
+        assert "Incorrect API key" in answer.text
+        assert CREDENTIAL not in answer.text
     assert CREDENTIAL not in server.stderr()
 
 

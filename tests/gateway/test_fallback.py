@@ -11,20 +11,21 @@ from typing import Any, ClassVar
 import orjson
 import pytest
 
+from gateway import tokens
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
-from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamTimeout
+from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamSilent
 from gateway.fallback import Way, send
 from gateway.health import Health
 from gateway.journal import Journal
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.providers.fake import FakeProvider
-from gateway.routes import Config, Deployment, Limits, ProviderSpec, Route, Task, Timeouts
+from gateway.routes import Config, Deployment, Limits, ProviderSpec, Route, Strategy, Task, Timeouts
 from gateway.routing import Router
 from gateway.store import migrations
 from gateway.store.usage import UsageStore
-from gateway.types import Answer, Call, Key, Request, Scope, UpstreamRequest
+from gateway.types import Answer, Call, Key, Request, Scope, UpstreamRequest, UsageFilter
 from gateway.usage import Meter
 
 KEY = Key("key_1", "one", frozenset(Scope), limits=Limits(concurrency=10, tpm=100_000))
@@ -131,9 +132,41 @@ async def test_every_deployment_is_asked_once_and_the_last_failure_is_told() -> 
     assert [len(provider.asked) for provider in providers] == [1, 1, 1, 1]
 
 
+async def test_every_attempt_is_recorded_and_the_call_once() -> None:
+    """A silent upstream may have read the prompt, and bills it; one that said that it failed has not."""
+    slow, down = Recorder("slow", {"delay": 60}), Recorder("down", {"error": {"status": 503}})
+    first = route("first", "slow", "down", strategy=Strategy.PRIORITY, fallbacks=("second",))
+    bench = Bench([first, route("second", "good")], [slow, down, Recorder("good")])
+    call = await bench.admit()
+    bench.meter.metered(call, await bench.send(call))
+    by = {row.group["deployment"]: row for row in await bench.ledger.sums(["deployment"], UsageFilter())}
+    prompt = tokens.likely(call.request.body)
+    assert by["slow/slow-model"].input_tokens == prompt
+    assert by["down/down-model"].input_tokens == 0
+    assert {name: row.calls for name, row in by.items()} == {
+        "slow/slow-model": 0,
+        "down/down-model": 0,
+        "good/good-model": 1,
+    }
+    [total] = await bench.ledger.sums([], UsageFilter())
+    assert (total.calls, total.failed) == (1, 0)
+    assert call.wasted == prompt
+    assert bench.counters.running() == 0
+
+
+async def test_a_silent_upstream_that_was_the_last_is_counted_once() -> None:
+    bench = Bench([route("first", "slow")], [Recorder("slow", {"delay": 60})])
+    call = await bench.admit()
+    with pytest.raises(UpstreamSilent) as silent:
+        await bench.send(call)
+    bench.meter.close(call, silent.value)
+    [total] = await bench.ledger.sums([], UsageFilter())
+    assert (total.calls, total.failed, total.input_tokens) == (1, 1, tokens.likely(call.request.body))
+
+
 @pytest.mark.parametrize(
     ("bad", "kind"),
-    [({"cut": 0}, UpstreamFailed), ({"delay": 60}, UpstreamTimeout), ({"garbage": True}, UpstreamFailed)],
+    [({"cut": 0}, UpstreamFailed), ({"delay": 60}, UpstreamSilent), ({"garbage": True}, UpstreamFailed)],
 )
 async def test_a_last_failure_without_an_answer_is_raised(bad: Mapping[str, Any], kind: type[UpstreamFailed]) -> None:
     bench = Bench([route("first", "a")], [Recorder("a", bad)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.services.upstream import Answer, Asked, Peer, chat, delta, event, head, piece, usage, whole
+from tests.services.upstream import END, Answer, Asked, Peer, chat, delta, event, head, piece, usage, whole
 
 SAID: Any = [{"role": "user", "content": "Say hello."}]
 SOUND = b"RIFF\0\r\n--\xff" * 50
@@ -142,6 +142,15 @@ async def begun(asked: Asked, peer: Peer) -> None:
     first = _BEGUN.get(name, event({"type": "something.partial", "data": "a"}))
     await peer.send(head(kind="audio/mpeg" if name == "audio/speech" else "text/event-stream") + piece(first))
     await peer.left()
+
+
+def broken(document: dict[str, Any]) -> Answer:
+    """The beginning of a stream as `begun`, then `document` as an event, and the stream's end."""
+
+    async def answer(asked: Asked, peer: Peer) -> None:
+        await peer.send(head() + piece(_BEGUN[asked.path.removeprefix("/v1/")]) + piece(_named(document)) + END)
+
+    return answer
 
 
 @dataclass

@@ -138,7 +138,12 @@ async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> An
         if one.span is not None:
             one.span.first_token = now
         if answer.chunks is None and one.task is not call.request.task:
-            _translate(call, one.task, answer)
+            try:
+                _translate(call, one.task, answer)
+            except UpstreamFailed:
+                if answer.document is not None and answer.status < 400:
+                    one.used = DIALECTS[one.task].usage(answer.document)
+                raise
         return answer
     except (UpstreamFailed, BadRequest) as error:
         error.hide(one.secrets)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
+from gateway.money import Tokens
 from gateway.routes import Deployment, Limits, Route, Task
 from gateway.trace import AttemptSpan, Marks, Trace
 
@@ -154,6 +155,8 @@ class Attempt:
     dropped: list[str] = field(default_factory=list)
     span: AttemptSpan | None = None
     place: Place | None = None
+    #: What it used, where its answer was one but could not be passed on.
+    used: Tokens | None = None
     #: What no error of its provider's may hold (`Provider.secrets`).
     secrets: Sequence[str] = ()
 

@@ -18,7 +18,15 @@ from gateway.dialects.plain_tally import BytesTally
 from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
-from gateway.errors import BadRequest, ClientGone, GatewayError, Overloaded, UpstreamFailed, UpstreamSilent
+from gateway.errors import (
+    BadRequest,
+    ClientGone,
+    GatewayError,
+    Overloaded,
+    UpstreamFailed,
+    UpstreamSilent,
+    UpstreamTimeout,
+)
 from gateway.lanes import Beside, Chunks, Taker
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
@@ -68,7 +76,8 @@ class Meter:
         if isinstance(error, UpstreamSilent):
             self._settle(call, error.status, error.code, Tokens(input=_input(call)), estimated=True)
         elif isinstance(error, GatewayError):
-            self._settle(call, error.status, error.code, Tokens(), estimated=False)
+            used = call.attempt.used if call.attempt else None
+            self._settle(call, error.status, error.code, used or Tokens(), estimated=False)
         elif isinstance(error, Exception):
             self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
         else:
@@ -107,7 +116,7 @@ class Meter:
         """Record an attempt that failed and was followed by another; not one that never reached an upstream."""
         if not attempt.started or isinstance(outcome, BadRequest):
             return
-        read = Tokens(input=_input(call)) if attempt.asked else Tokens()
+        read = attempt.used or (Tokens(input=_input(call)) if attempt.asked else Tokens())
         code = outcome.code if isinstance(outcome, GatewayError) else "upstream_error"
         self._part(call, attempt, outcome.status, code, read)
 
@@ -201,13 +210,23 @@ class Meter:
                     if again:
                         chunks, tally = again
                         continue
-                    end = error
-                    yield self._broken_off(call, tally, error)
+                    end, last = self._last(call, tally, status, error)
+                    yield last
         except (GeneratorExit, asyncio.CancelledError) as error:
             end = _cancelled_by(error)
             raise
         finally:
             self._settle_stream(call, tally, *((end.status, end.code) if end else (status, None)))
+
+    def _last(
+        self, call: Call, tally: Tally, status: int, error: UpstreamFailed
+    ) -> tuple[UpstreamFailed | None, bytes]:
+        """How a stream ends that nobody continues, and its last bytes: well, where only its end was not said."""
+        rest = _rest(call, tally) if isinstance(error, UpstreamTimeout) else None
+        if rest is None:
+            return error, self._broken_off(call, tally, error)
+        self._settle_stream(call, tally, status, None)
+        return None, rest
 
     def _broken_off(self, call: Call, tally: Tally, error: UpstreamFailed) -> bytes:
         """What a caller is told whose stream broke off. Raises `error` amid bytes, which have no place for it."""
@@ -287,6 +306,19 @@ def _document(answer: Answer, spoken: Task) -> Mapping[str, Any]:
         return answer.document
     document: Mapping[str, Any] = {} if spoken in NOT_JSON else orjson.loads(answer.body)
     return document
+
+
+def _rest(call: Call, tally: Tally) -> bytes | None:
+    """What is left of a stream whose model said that it had finished, and which then fell silent.
+
+    None where it did not say so, for all the answers that were asked for, or where what came last was not whole.
+    """
+    answers = call.request.output[1] if call.request.output else 1
+    if not tally.finished or tally.failed or answers != 1:
+        return None
+    with contextlib.suppress(UpstreamFailed):
+        return tally.close()
+    return None
 
 
 def _cut(call: Call, tally: Tally) -> Tokens:

@@ -45,6 +45,13 @@ class Recorder(FakeProvider):
         return await super().send(request)
 
 
+class ChatOnly(Recorder):
+    """One whose answers to others have to be translated."""
+
+    def speaks(self, task: Task, model: str) -> bool:
+        return task is Task.CHAT
+
+
 class Bench:
     """Routes over fakes, real counters and a real journal."""
 
@@ -152,6 +159,18 @@ async def test_every_attempt_is_recorded_and_the_call_once() -> None:
     assert (total.calls, total.failed) == (1, 0)
     assert call.wasted == prompt
     assert bench.counters.running() == 0
+
+
+async def test_what_an_answer_used_that_cannot_be_passed_on_is_recorded() -> None:
+    """Its provider bills it."""
+    odd = {"raw": '{"choices": "many", "usage": {"prompt_tokens": 7, "completion_tokens": 3}}'}
+    routes = [route("first", "odd", fallbacks=("second",)), route("second", "good")]
+    bench = Bench(routes, [ChatOnly("odd", odd), Recorder("good")])
+    request = Request("req_1", Task.MESSAGES, "first", {**BODY, "max_tokens": 9}, False, {})
+    call = await bench.limiter.admit(KEY, bench.routes["first"], request)
+    bench.meter.metered(call, await bench.send(call))
+    by = {row.group["deployment"]: row for row in await bench.ledger.sums(["deployment"], UsageFilter())}
+    assert (by["odd/odd-model"].input_tokens, by["odd/odd-model"].output_tokens) == (7, 3)
 
 
 async def test_a_silent_upstream_that_was_the_last_is_counted_once() -> None:

@@ -199,6 +199,26 @@ async def test_a_broken_stream_counts_what_went_out(
     assert record.input_tokens > 0
 
 
+@pytest.mark.parametrize("usage", [True, False])
+async def test_a_stream_that_falls_silent_after_its_model_has_finished_is_whole(bench: Bench, usage: bool) -> None:
+    end = UpstreamTimeout("stalled")
+    parts = STREAM[:5] if usage else STREAM[:4]
+    call = await bench.call(streamed=True, stream_options={"include_usage": True})
+    passed = await read(bench.meter.metered(call, Answer(200, {}, chunks=chunks(*parts, end))))
+    assert b"".join(passed) == b"".join(parts)
+    record = await bench.record()
+    assert (record.status, record.error, record.output_tokens, record.estimated) == (200, None, 2, not usage)
+
+
+@pytest.mark.parametrize(("parts", "answers"), [(STREAM[:4], 2), ((*STREAM[:4], b'data: {"usa'), 1)])
+async def test_but_not_where_more_was_to_come(bench: Bench, parts: tuple[bytes, ...], answers: int) -> None:
+    call = await bench.call(streamed=True)
+    call.request.output = (None, answers)
+    passed = await read(bench.meter.metered(call, Answer(200, {}, chunks=chunks(*parts, UpstreamTimeout("stalled")))))
+    assert passed[-1].startswith(b'data: {"error":')
+    assert (await bench.record()).status == 504
+
+
 @pytest.mark.parametrize("most", [1, 2, 3])
 async def test_a_stream_that_is_left_counts_what_went_out(bench: Bench, most: int) -> None:
     call = await bench.call(streamed=True)

@@ -16,7 +16,7 @@ import orjson
 
 from gateway.cache_store import Store
 from gateway.flights import BURST, Flights, Start
-from gateway.routes import CachePolicy, Config, ProviderSpec, Route
+from gateway.routes import CachePolicy, Config, ProviderSpec, Route, Task
 from gateway.types import Answer, Key, Request
 
 #: The header that tells a caller whether its answer was asked for on its behalf: `miss`, else `hit`.
@@ -69,6 +69,12 @@ class Digests:
         """
         left_out = _WHO if request.stream else _WHO | {"stream", "stream_options"}
         body = {name: value for name, value in request.body.items() if name not in left_out}
+        metadata = body.get("metadata")
+        if request.task is Task.MESSAGES and isinstance(metadata, dict):
+            # Anthropic's word for `user`.
+            body["metadata"] = {name: value for name, value in metadata.items() if name != "user_id"} or None
+            if body["metadata"] is None:
+                del body["metadata"]
         owner = None if route.cache is not None and route.cache.shared else key.id
         shaping = [request.headers.get(name) for name in _SHAPING]
         theirs = request.credential.get_secret_value() if request.credential else ""

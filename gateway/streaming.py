@@ -35,14 +35,14 @@ async def begun(answer: Answer, tally: Tally, timeouts: Timeouts, deadline: floa
 
 
 async def _opening(chunks: AsyncGenerator[bytes, None], tally: Tally) -> bytes:
-    first = b""
+    first = bytearray()
     async for chunk in chunks:
         tally.feed(chunk)
         if tally.failed:
             raise tally.failed
         first += chunk
         if tally.begun:
-            return first
+            return bytes(first)
         if len(first) > MAX_EVENT:
             break
     raise UpstreamFailed("The provider's stream ended before its first event.")

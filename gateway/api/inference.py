@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import unquote
 
 import orjson
 
@@ -143,7 +142,7 @@ class Inference:
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
             await exchange.reply({"object": "list", "data": listed, "has_more": False, **ends})
             return
-        await exchange.reply(_model(self._plane.current.router.find(unquote(path.removeprefix(f"{_MODELS}/")), key)))
+        await exchange.reply(_model(self._plane.current.router.find(path.removeprefix(f"{_MODELS}/"), key)))
 
 
 class _Exchange:

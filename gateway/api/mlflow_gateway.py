@@ -10,7 +10,7 @@ import base64
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import orjson
 
@@ -50,7 +50,7 @@ App = Callable[[http.Scope, http.Receive, http.Send], Awaitable[None]]
 def route_asked(path: str) -> str | None:
     """The route a path's call is for, or None where it is no call."""
     match = _PREDICT.fullmatch(path)
-    return unquote(match[1]) if match else None
+    return match[1] if match else None
 
 
 def task(body: Mapping[str, Any], route_task: RouteTask) -> Task:
@@ -145,7 +145,7 @@ class MlflowGateway:
         if path.rstrip("/") != _LIST and not path.startswith(f"{_LIST}/"):
             raise NotFound(f"There is no {scope['method']} {path[:200]} here. See /docs.")
         http.need_method(scope, "GET")
-        name = unquote(path.removeprefix(_LIST).strip("/"))
+        name = path.removeprefix(_LIST).strip("/")
         if name:
             return described(self._plane.current.router.find(name, key))
         tokens = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("page_token")

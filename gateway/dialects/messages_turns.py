@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -272,4 +273,8 @@ def _input(arguments: Any, path: str) -> Document:
 
 def _id(call: str) -> str:
     """The id of a call in the letters Anthropic allows, the same for a call and its result."""
-    return _NO_ID.sub("_", call) or "_"
+    clean = _NO_ID.sub("_", call)
+    if clean == call and call:
+        return call
+    # Two ids that differ only in what is not allowed stay two.
+    return f"{clean}_{hashlib.blake2s(call.encode(errors='surrogatepass'), digest_size=6).hexdigest()}"

@@ -73,6 +73,10 @@ STREAM = BODY | {"stream": True}
         (digest(), digest(BODY | {"messages": [{"content": "hi", "role": "user"}]})),
         (digest(), digest(BODY | {"stream": False, "stream_options": None})),
         (digest(), digest(BODY | {"user": "u-1", "safety_identifier": "s", "prompt_cache_key": "k"})),
+        (
+            digest(task=Task.MESSAGES),
+            digest(BODY | {"metadata": {"user_id": "u-1"}}, task=Task.MESSAGES),
+        ),
         (digest(), digest(traceparent="00-1", accept="*/*", idempotency_key="k")),
         (digest(of="a", conf=SHARED), digest(of="b", conf=SHARED)),
         (digest(), digest(conf=config(limits=Limits(rpm=1), fallbacks=("x",), cache=CachePolicy(1)))),
@@ -93,6 +97,7 @@ def test_the_same_is_the_same(one: str, other: str) -> None:
         digest(BODY | {"messages": [{"role": "user", "content": "hi "}]}),
         digest(STREAM),
         digest(task=Task.COMPLETIONS),
+        digest(BODY | {"metadata": {"user_id": "u-1"}}),
         digest(anthropic_version="2023-06-01"),
         digest(anthropic_beta="x"),
         digest(conf=SHARED),

@@ -20,7 +20,7 @@ from gateway.routes import Deployment, Limits, Route, RouteTask, Task
         ("/endpoints/chat/invocations/", "chat"),
         ("/gateway/chat/mlflow/invocations", "chat"),
         ("/gateway/org/model:1/invocations", "org/model:1"),
-        ("/gateway/a%40b/invocations", "a@b"),
+        ("/gateway/a@b/invocations", "a@b"),
         ("/gateway/invocations", None),
         ("/gateway//invocations", None),
         ("/gateway/chat", None),

@@ -238,13 +238,13 @@ FROM_CHAT: list[tuple[Body, Body]] = [
             assistant(
                 [
                     {"type": "tool_use", "id": "call_1", "name": "f", "input": {}},
-                    {"type": "tool_use", "id": "functions_g_1", "name": "g", "input": {"a": 1}},
+                    {"type": "tool_use", "id": "functions_g_1_1f582c4fa722", "name": "g", "input": {"a": 1}},
                 ]
             ),
             user(
                 [
                     {"type": "tool_result", "tool_use_id": "call_1", "content": "one"},
-                    {"type": "tool_result", "tool_use_id": "functions_g_1", "content": [text("two"), PNG]},
+                    {"type": "tool_result", "tool_use_id": "functions_g_1_1f582c4fa722", "content": [text("two"), PNG]},
                     text("Go on."),
                 ]
             ),
@@ -385,6 +385,16 @@ LOST_TO_MESSAGES: list[tuple[Body, str]] = [
         "messages[0].content[0].image_url.detail",
     ),
 ]
+
+
+def test_ids_that_differ_only_in_what_anthropic_does_not_allow_stay_two() -> None:
+    calls = [{"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}} for name in ("a.b", "a_b")]
+    results = [{"role": "tool", "tool_call_id": name, "content": name} for name in ("a.b", "a_b")]
+    body = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}, *results]}
+    _, assistant, answers = MESSAGES.from_chat({"model": "claude-sonnet-4-5", **body}, Losses())["messages"]
+    ids = [part["id"] for part in assistant["content"]]
+    assert len(set(ids)) == 2
+    assert [part["tool_use_id"] for part in answers["content"]] == ids
 
 
 @pytest.mark.parametrize(

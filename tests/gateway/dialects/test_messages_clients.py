@@ -131,3 +131,13 @@ def answer_blocks(answer: Document) -> list[Document]:
     thoughts = [block for block in answer["content"] if "thinking" in block["type"]]
     uses = [block for block in answer["content"] if block["type"] == "tool_use"]
     return [*thoughts, *([text(texts)] if texts else []), *uses]
+
+
+def test_ids_that_differ_only_in_what_anthropic_does_not_allow_stay_two() -> None:
+    calls = [{"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}} for name in ("a.b", "a_b")]
+    results = [{"role": "tool", "tool_call_id": name, "content": name} for name in ("a.b", "a_b")]
+    body = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}, *results]}
+    _, assistant, answers = MESSAGES.from_chat({"model": "claude-sonnet-4-5", **body}, Losses())["messages"]
+    ids = [part["id"] for part in assistant["content"]]
+    assert len(set(ids)) == 2
+    assert [part["tool_use_id"] for part in answers["content"]] == ids

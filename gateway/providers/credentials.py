@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ log = logging.getLogger(__name__)
 REFUSED = (401, 402, 403)
 #: Statuses after which the next credential is tried, and seconds the first rest after each takes at least and at most.
 _RESTS = {**dict.fromkeys(REFUSED, (60.0, 3600.0)), 429: (1.0, 60.0)}
+#: How Google and xAI say under 400 that a key is wrong. Only where nothing of a caller's could stand before it: its own
+#: words, quoted by an upstream, must not put our credentials to rest.
+_NOT_VALID = re.compile(
+    rb'"(?:message|error)"\s*:\s*"(?:API key not valid|API key expired|Incorrect API key provided)'
+    rb'|"reason"\s*:\s*"API_KEY_INVALID"'
+)
 #: Nobody is believed beyond a day.
 _LONGEST_REST = 86400.0
 
@@ -30,6 +37,13 @@ class Credential:
     headers: Mapping[str, str]
     rests_until: float = 0.0
     failures: int = 0
+
+
+def told_apart(answer: Answer) -> Answer:
+    """`answer`, with the status 401 where it is a 400 about the credential and not about the request."""
+    if answer.status == 400 and _NOT_VALID.search(answer.body):
+        answer.status = 401
+    return answer
 
 
 class Credentials:

@@ -15,7 +15,7 @@ from gateway.dialects import lenient
 from gateway.dialects.plain import NOT_JSON
 from gateway.dialects.sse import EVENTS, error_in, said
 from gateway.errors import UpstreamFailed, to_openai
-from gateway.providers.credentials import REFUSED, Credentials
+from gateway.providers.credentials import REFUSED, Credentials, told_apart
 from gateway.providers.rows import AUTH, Row
 from gateway.providers.transport import Transport
 from gateway.routes import ProviderSpec, Task
@@ -54,13 +54,13 @@ class HttpProvider:
         headers = {"content-type": request.content_type, **self._defaults, **request.headers}
         if request.credential is not None:
             headers |= self._theirs(request.credential)
-            answer = await self._transport.post(url, body, headers, request.connect, stream=request.stream)
+            answer = told_apart(await self._transport.post(url, body, headers, request.connect, stream=request.stream))
             if answer.status in REFUSED:
                 return _theirs_refused(answer, self.name, request.task)
             return await checked(answer, self.name, request.task)
         for credential in self._credentials.turn():
             headers |= credential.headers
-            answer = await self._transport.post(url, body, headers, request.connect, stream=request.stream)
+            answer = told_apart(await self._transport.post(url, body, headers, request.connect, stream=request.stream))
             if not self._credentials.refused(credential, answer):
                 break
         if answer.status >= 400:

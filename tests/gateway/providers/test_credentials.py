@@ -162,6 +162,27 @@ async def test_all_refused(upstream: Upstream, transport: Transport, streamed: b
     assert sent(upstream) == "ab"
 
 
+#: https://ai.google.dev/gemini-api/docs/api-key, https://docs.x.ai/docs/key-information/debugging
+GOOGLES = b"""[{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.",
+ "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID", "domain": "googleapis.com"}]}}]"""
+XAIS = b"""{"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***ab."}"""
+QUOTED = {"error": {"message": 'Bad value "Incorrect API key provided": \'"reason": "API_KEY_INVALID"\''}}
+
+
+@pytest.mark.parametrize("said", [GOOGLES, XAIS])
+async def test_some_say_under_400_that_a_key_is_wrong(upstream: Upstream, transport: Transport, said: bytes) -> None:
+    upstream.then(whole(said, 400))
+    with pytest.raises(UpstreamFailed, match="refused our credential"):
+        await provider(upstream, transport, "a", "b").send(REQUEST)
+    assert sent(upstream) == "ab"
+
+
+async def test_a_caller_who_is_quoted_saying_so_puts_nothing_to_rest(upstream: Upstream, transport: Transport) -> None:
+    upstream.then(whole(QUOTED, 400))
+    assert (await provider(upstream, transport, "a", "b").send(REQUEST)).status == 400
+    assert sent(upstream) == "a"
+
+
 @pytest.mark.parametrize("answer", [whole(chat()), whole({"error": {}}, 400), whole({"error": {}}, 500)])
 async def test_what_is_not_about_the_credential_is_answered_at_once(
     upstream: Upstream, transport: Transport, answer: object

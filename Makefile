@@ -6,9 +6,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two workers, each with servers of its own. A module stays whole; the order stays ours: the slow ones come first.
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
-# What watches a page, or a stop, on the clock of a person runs after them, alone: a click on a page that another
-# worker keeps from loading is lost.
-ALONE  := $(wildcard tests/acceptance/test_lab*.py) tests/acceptance/test_serve.py
+# What measures how long a stop takes runs after them, alone.
+ALONE  := tests/acceptance/test_serve.py
 
 .PHONY: serve install dev test lint soak bench lock clean help
 .DEFAULT_GOAL := serve

@@ -14,6 +14,8 @@ from typing import Any
 from gateway.attempts import attempt
 from gateway.dialects.dialect import Document, Encoder
 from gateway.dialects.registry import CONVERSATIONS, DIALECTS
+from gateway.dialects.responses_begun import Begun
+from gateway.dialects.responses_encoder import resumed
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
 from gateway.errors import UpstreamFailed
@@ -24,8 +26,8 @@ from gateway.usage import Meter
 
 log = logging.getLogger(__name__)
 
-#: Dialects whose streams can be continued where the first one was passed on as its upstream sent it.
-_NATIVE = (Task.CHAT, Task.MESSAGES)
+# Found by name on the class, a member of an enumeration costs a call.
+_RESPONSES = Task.RESPONSES
 
 
 class TextRescue:
@@ -37,21 +39,29 @@ class TextRescue:
         self._call = way.call
         self._said = _Said()
         self._encoder: Encoder | None = None
+        #: Of a stream of Responses that passed as it was.
+        self._begun: Begun | None = None
 
     def watch(self, tally: Tally) -> None:
         """Hear what the first stream says (`Rescue.watch`)."""
         spoken, asked = self._call.attempt.task if self._call.attempt else Task.CHAT, self._call.request.task
         decoder = CONVERSATIONS[spoken].decoder()
-        tally.witness = lambda document: self._said.hear(decoder.feed(document))
+        begun = self._begun = Begun() if spoken is asked is _RESPONSES else None
+
+        def hear(document: Document) -> None:
+            self._said.hear(decoder.feed(document))
+            if begun is not None:
+                begun.hear(document)
+
+        tally.witness = hear
         if isinstance(tally.through, Translator):
             self._encoder = tally.through.encoder
-        elif asked not in _NATIVE:
-            self._said.plain = False
 
     async def continued(self, error: UpstreamFailed, tally: Tally) -> tuple[AsyncGenerator[bytes, None], Tally] | None:
         """The next attempt's stream (`Rescue.continued`)."""
         call, broken = self._call, self._call.attempt
-        if broken is None or not self._said.plain or tally.finished:
+        plain = self._said.plain and (self._begun is None or self._begun.plain)
+        if broken is None or not plain or tally.finished:
             return None
         broken.end(broken=True)
         while (step := await self._way.next()) is not None:
@@ -94,6 +104,8 @@ class TextRescue:
 
     def _tally(self, one: Attempt, known: str) -> Tally:
         asked = self._call.request
+        if self._encoder is None and self._begun is not None:
+            self._encoder = resumed(asked.body, self._begun, self._said.text)
         if self._encoder is None:
             self._encoder = CONVERSATIONS[asked.task].encoder(asked.body)
             self._encoder.feed(self._said.beginning())  # it has been sent; the encoder has to know
@@ -195,7 +207,7 @@ def _is_text(delta: Mapping[str, Any]) -> bool:
 def _with_beginning(task: Task, body: Mapping[str, Any], text: str) -> dict[str, Any]:
     """The request with what the assistant has said so far as its last words."""
     beginning = {"role": "assistant", "content": text}
-    if task is Task.RESPONSES:
+    if task is _RESPONSES:
         given = body.get("input")
         items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or ())
         return {**body, "input": [*items, beginning]}

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.dialects import responses_usage, sse
 from gateway.dialects.dialect import Document
+from gateway.dialects.responses_begun import Begun
 from gateway.dialects.responses_fields import a_list, an_object, from_upstream, some, tail, text
 from gateway.dialects.responses_items import Call, Item, Message, Reasoning
 from gateway.errors import UpstreamFailed
@@ -38,6 +39,13 @@ def whole(document: Mapping[str, Any], body: Mapping[str, Any]) -> Document:
     return encoder.response
 
 
+def resumed(body: Mapping[str, Any], begun: Begun, said: str) -> Encoder:
+    """What goes on with a stream of which a caller has had `begun`, and in it `said`."""
+    encoder = Encoder(body)
+    encoder.go_on(begun, said)
+    return encoder
+
+
 class Encoder:
     """Writes one caller's stream (`dialect.Encoder`). `response` is the answer as far as it has come.
 
@@ -57,6 +65,16 @@ class Encoder:
         self._tail = ""
         self._finish = ""
         self.response: Document = {}
+
+    def go_on(self, begun: Begun, said: str) -> None:
+        """Take over where another stream broke off (`resumed`)."""
+        if not begun.response:
+            return
+        self._number, self.response = begun.number, dict(begun.response)
+        self._tail = tail(begun.response.get("id"))
+        if begun.item is not None:
+            self._message = Message.resumed(self._emit, begun.item, None if begun.part is None else said)
+            self._items.append(self._message)
 
     def feed(self, chunk: Document) -> bytes:
         """The bytes of the events that `chunk` stands for. Raises `UpstreamFailed` for what is no chunk."""

@@ -14,6 +14,10 @@ class Emit(Protocol):
     def __call__(self, kind: str, /, **fields: Any) -> None: ...
 
 
+def _nothing(kind: str, /, **fields: Any) -> None:
+    """Sends no event: its caller has had it."""
+
+
 class Item:
     """One item of the output. `item` is what it is so far; `at` is its place among all."""
 
@@ -90,6 +94,16 @@ class Message(Item):
             "content": [],
         }
         super().__init__(emit, at, item)
+
+    @classmethod
+    def resumed(cls, emit: Emit, begun: Document, text: str | None) -> Message:
+        """A message that its caller knows as `begun`, and of it `text` (None: not even that there is a text)."""
+        message = cls(_nothing, 0, "")
+        message.item["id"] = begun.get("id")
+        if text is not None:
+            message.say(text, [])
+        message._emit = emit
+        return message
 
     def say(self, text: str, logprobs: list[Any]) -> None:
         """More text."""

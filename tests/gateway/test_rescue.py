@@ -12,9 +12,9 @@ import pytest
 from gateway.fallback import Way, send
 from gateway.providers.fake import FakeProvider
 from gateway.rescue import TextRescue
-from gateway.routes import Deployment, Limits, ProviderSpec, Route, Timeouts
-from gateway.types import Answer, UpstreamRequest, UsageFilter
-from tests.gateway.test_fallback import Bench, Recorder, journalled  # noqa: F401 - a fixture
+from gateway.routes import Deployment, Limits, ProviderSpec, Route, Task, Timeouts
+from gateway.types import Answer, Request, UpstreamRequest, UsageFilter
+from tests.gateway.test_fallback import KEY, Bench, Recorder, journalled  # noqa: F401 - a fixture
 
 PIECES = ["One ", "two, ", "three ", "four."]
 TEXT = "".join(PIECES)
@@ -190,3 +190,44 @@ async def test_without_rescue_it_ends_as_before() -> None:
     answer = made.meter.metered(call, await made.send(call))
     assert answer.chunks is not None
     assert b'{"error"' in b"".join([part async for part in answer.chunks])
+
+
+async def response_events(made: Bench) -> list[dict[str, Any]]:
+    """The events of a call in the Responses dialect, which the fakes speak too: nothing is translated."""
+    request = Request("req_1", Task.RESPONSES, "first", {"model": "first", "input": "hi"}, True, {})
+    call = await made.limiter.admit(KEY, made.routes["first"], request)
+    way = Way(made.router, made.limiter, call)
+    answer = made.meter.metered(call, await send(way, made.meter), TextRescue(way, made.meter))
+    assert answer.chunks is not None
+    raw = b"".join([part async for part in answer.chunks])
+    return [orjson.loads(event.partition(b"data: ")[2]) for event in raw.split(b"\n\n") if event]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+@pytest.mark.parametrize("how", ["cut", "truncate", "stall"])
+async def test_a_stream_of_responses_that_breaks_at_any_chunk_is_one_stream(how: str, after: int) -> None:
+    made = bench(Recorder("a", broken(how, after)), Recorder("b", {"chunks": ["One t", "wo, three", " four."]}))
+    events = await response_events(made)
+    kinds = [event["type"] for event in events]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    for once in ("created", "in_progress", "output_item.added", "content_part.added", "output_item.done", "completed"):
+        assert kinds.count(f"response.{once}") == 1, once
+    assert "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta") == TEXT
+    whole = events[-1]["response"]
+    assert kinds[-1] == "response.completed"
+    assert whole["id"] == events[0]["response"]["id"]
+    [message] = whole["output"]
+    assert [part["text"] for part in message["content"]] == [TEXT]
+    assert {event["item_id"] for event in events if "item_id" in event} == {message["id"]}
+    assert whole["usage"]["output_tokens"] == 3
+    by = {row.group["deployment"]: row for row in await made.ledger.sums(["deployment"], UsageFilter())}
+    assert (by["a/m"].calls, by["b/m"].calls) == (0, 1)
+    assert made.counters.running() == 0
+
+
+async def test_a_tools_arguments_of_responses_are_never_spliced() -> None:
+    other = Recorder("b", {"tool_call": {"name": "weather", "arguments": {"city": "Rome"}}})
+    events = await response_events(bench(Recorder("a", TOOL), other))
+    assert events[-1]["type"] == "error"
+    assert "response.completed" not in [event["type"] for event in events]
+    assert not other.asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import inspect
 import json
@@ -21,6 +22,7 @@ from gateway.providers import litellm as door
 from gateway.providers.litellm import LiteLLMProvider
 from gateway.routes import ProviderSpec, Task
 from gateway.types import Answer, UpstreamRequest
+from tests.services.upstream import Asked, Peer, head, running
 
 # litellm loads parts of itself at its first calls, and pydantic warns about their types.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -132,6 +134,23 @@ async def test_leaving_a_stream_early_is_quiet(wire: respx.MockRouter) -> None:
     assert (await anext(answer.chunks)).startswith(b"data: {")
     await answer.chunks.aclose()
     assert [chunk async for chunk in answer.chunks] == []
+
+
+async def test_leaving_before_the_first_chunk_leaves_the_upstream() -> None:
+    async def silent(asked: Asked, peer: Peer) -> None:
+        await peer.send(head())
+        await peer.left()
+
+    with running() as upstream:
+        upstream.then(silent)
+        request = UpstreamRequest(Task.CHAT, "openai/m", {"messages": MESSAGES, "stream": True}, {}, True, 5.0)
+        asking = asyncio.create_task(provider(base_url=upstream.url).send(request))
+        await asyncio.to_thread(upstream.wait_asked)
+        await asyncio.sleep(0.2)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.to_thread(upstream.wait_idle)
 
 
 async def test_unknown_fields_reach_the_upstream(wire: respx.MockRouter) -> None:

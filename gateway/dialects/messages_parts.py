@@ -8,17 +8,8 @@ import re
 from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
-from gateway.dialects.messages_words import (
-    NOT_IN_CHAT,
-    NOT_IN_MESSAGES,
-    lose_rest,
-    need_flag,
-    need_list,
-    need_object,
-    need_text,
-    says_nothing,
-    wrong,
-)
+from gateway.dialects.messages_words import NOT_IN_CHAT, NOT_IN_MESSAGES, lose_rest, says_nothing
+from gateway.dialects.reading import need_flag, need_list, need_object, need_text, wrong
 
 _DATA_URL = re.compile(r"data:([a-zA-Z0-9.+/-]+)(?:;[a-zA-Z0-9-]+=[^;,]*)*;base64,(.*)", re.DOTALL)
 _PDF = "application/pdf"

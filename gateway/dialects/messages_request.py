@@ -8,18 +8,9 @@ from typing import Any
 
 from gateway.dialects import messages_tools, messages_turns
 from gateway.dialects.dialect import Document, Losses
-from gateway.dialects.messages_words import (
-    NOT_IN_CHAT,
-    NOT_IN_MESSAGES,
-    lose_rest,
-    need_list,
-    need_number,
-    need_object,
-    need_text,
-    says_nothing,
-    wrong,
-)
+from gateway.dialects.messages_words import NOT_IN_CHAT, NOT_IN_MESSAGES, lose_rest, says_nothing
 from gateway.dialects.numbers import positive
+from gateway.dialects.reading import need_list, need_number, need_object, need_text, wrong
 
 #: How many tokens an answer may have where nobody says: Anthropic wants it said.
 DEFAULT_CAP = 4096

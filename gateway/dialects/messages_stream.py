@@ -20,14 +20,7 @@ from gateway.dialects.messages_answer import (
     thinking_blocks,
     tier_to_chat,
 )
-from gateway.dialects.messages_words import (
-    finish_reason,
-    odd,
-    shows_reasoning,
-    stopped,
-    usage_from_chat,
-    usage_to_chat,
-)
+from gateway.dialects.messages_words import finish_reason, odd, shows_reasoning, stopped, usage_from_chat, usage_to_chat
 from gateway.errors import UpstreamFailed
 
 

@@ -6,17 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
-from gateway.dialects.messages_words import (
-    NOT_IN_CHAT,
-    NOT_IN_MESSAGES,
-    lose_rest,
-    need_flag,
-    need_list,
-    need_object,
-    need_text,
-    short,
-    wrong,
-)
+from gateway.dialects.messages_words import NOT_IN_CHAT, NOT_IN_MESSAGES, lose_rest, short
+from gateway.dialects.reading import need_flag, need_list, need_object, need_text, wrong
 
 #: `eager_input_streaming` asks for what chat's streams do anyway.
 _TOOL = {"type", "name", "description", "input_schema", "strict", "cache_control", "eager_input_streaming"}

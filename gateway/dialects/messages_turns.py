@@ -11,18 +11,8 @@ import orjson
 
 from gateway.dialects.dialect import Document, Losses
 from gateway.dialects.messages_parts import blocks, collapsed, mark, part, parts
-from gateway.dialects.messages_words import (
-    NOT_IN_CHAT,
-    NOT_IN_MESSAGES,
-    lose_rest,
-    need_flag,
-    need_list,
-    need_object,
-    need_text,
-    says_nothing,
-    too_deep,
-    wrong,
-)
+from gateway.dialects.messages_words import NOT_IN_CHAT, NOT_IN_MESSAGES, lose_rest, says_nothing, too_deep
+from gateway.dialects.reading import need_flag, need_list, need_object, need_text, wrong
 from gateway.errors import BadRequest
 
 _NO_ID = re.compile(r"[^a-zA-Z0-9_-]")

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.dialects import sse
 from gateway.dialects.dialect import Document, Losses
-from gateway.errors import BadRequest, UpstreamFailed
+from gateway.errors import UpstreamFailed
 from gateway.money import Tokens
 
 #: Levels that are left for arguments of a call: what writes JSON goes no deeper than 254.
@@ -27,46 +27,6 @@ _FINISH = {
     "refusal": "content_filter",
 }
 _STOP = {"length": "max_tokens", "content_filter": "refusal", "tool_calls": "tool_use", "function_call": "tool_use"}
-
-
-def wrong(path: str, kind: str) -> BadRequest:
-    """The refusal of a value that is no `kind` (a string, a list …)."""
-    return BadRequest(f"'{path}' must be {kind}.", param=path)
-
-
-def need_text(value: Any, path: str) -> str:
-    """`value`, a string. Raises `BadRequest` naming `path`."""
-    if not isinstance(value, str):
-        raise wrong(path, "a string")
-    return value
-
-
-def need_list(value: Any, path: str) -> list[Any]:
-    """`value`, a list. Raises `BadRequest` naming `path`."""
-    if not isinstance(value, list):
-        raise wrong(path, "a list")
-    return value
-
-
-def need_object(value: Any, path: str) -> Document:
-    """`value`, an object. Raises `BadRequest` naming `path`."""
-    if not isinstance(value, dict):
-        raise wrong(path, "an object")
-    return value
-
-
-def need_number(value: Any, path: str) -> int | float:
-    """`value`, a number. Raises `BadRequest` naming `path`."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise wrong(path, "a number")
-    return value
-
-
-def need_flag(value: Any, path: str) -> bool:
-    """`value`, true or false; null is false. Raises `BadRequest` naming `path`."""
-    if value is not None and not isinstance(value, bool):
-        raise wrong(path, "true or false")
-    return bool(value)
 
 
 def says_nothing(value: Any) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway.dialects import responses_usage
 from gateway.dialects.dialect import Document
-from gateway.dialects.responses_fields import a_list, an_object, from_upstream, kind, some, tail, text
+from gateway.dialects.reading import need_list, need_object, need_text
+from gateway.dialects.responses_fields import from_upstream, kind, some, tail
 from gateway.dialects.responses_input import reasoning_text
 from gateway.dialects.responses_tally import ENDS, failure
 from gateway.errors import BadRequest, UpstreamFailed
@@ -32,7 +33,7 @@ _BETWEEN = "\n\n"
 def whole(document: Mapping[str, Any]) -> Document:
     """A whole answer as a chat completion (`Dialect.answer_to_chat`). Raises `UpstreamFailed` for what is none."""
     with from_upstream("answer"):
-        a_list(document.get("output"), "output")
+        need_list(document.get("output"), "output")
         chunks = list(Decoder().finish(dict(document)))
     message: Document = {"role": "assistant", "content": None, "refusal": None}
     choice: Document = {"index": 0, "message": message, "logprobs": None, "finish_reason": None}
@@ -131,8 +132,8 @@ class Decoder:
             raise UpstreamFailed("The provider's answer is not complete, and will be stored for later.")
         yield from self._begin(response)
         seen = list(self._ids)
-        for at, item in enumerate(a_list(response.get("output") or [], "output")):
-            item, known = an_object(item, f"output[{at}]"), self._items.get(at)
+        for at, item in enumerate(need_list(response.get("output") or [], "output")):
+            item, known = need_object(item, f"output[{at}]"), self._items.get(at)
             # Not every server counts its items here as it did on the way.
             fresh = item.get("id") not in seen if known is None else not known.done
             if fresh and (known is None or known.kind == item.get("type")):
@@ -153,12 +154,12 @@ class Decoder:
             raise failure(event)
         of = of if isinstance(of, str) else ""
         if of in ENDS:
-            response = an_object(event.get("response"), "response")
+            response = need_object(event.get("response"), "response")
             yield from self.finish({**response, "status": of.removeprefix("response.")})
         elif of in ("response.created", "response.in_progress"):
-            yield from self._begin(an_object(event.get("response"), "response"))
+            yield from self._begin(need_object(event.get("response"), "response"))
         elif of in ("response.output_item.added", "response.output_item.done"):
-            item, at = an_object(event.get("item"), "item"), _place(event)
+            item, at = need_object(event.get("item"), "item"), _place(event)
             yield from self._settle(item, at, "item") if of.endswith("done") else self._open(item, at, "item")
         elif of in _PIECES:
             yield from self._piece(event, *_PIECES[of])
@@ -197,12 +198,12 @@ class Decoder:
         if of not in _CALLS:
             return
         name, says = _CALLS[of]
-        inner = {"name": text(item.get("name"), f"{path}.name"), says: ""}
-        call = {"index": number, "id": text(item.get("call_id"), f"{path}.call_id"), "type": name, name: inner}
+        inner = {"name": need_text(item.get("name"), f"{path}.name"), says: ""}
+        call = {"index": number, "id": need_text(item.get("call_id"), f"{path}.call_id"), "type": name, name: inner}
         yield self._chunk({"tool_calls": [call]})
 
     def _piece(self, event: Document, says: str, index: str) -> Iterator[Document]:
-        at, said = _place(event), text(event.get("delta"), "delta")
+        at, said = _place(event), need_text(event.get("delta"), "delta")
         if says in ("arguments", "input") and at not in self._items:
             raise UpstreamFailed("The provider's stream goes on with a call that it has not begun.")
         item = self._item(at, "reasoning" if index else "message")
@@ -236,7 +237,7 @@ class Decoder:
     def _note(self, notes: list[Any], item: _Item) -> Iterator[Document]:
         item.notes += len(notes)
         for note in notes:
-            note = an_object(note, "annotation")
+            note = need_object(note, "annotation")
             if note.get("type") == "url_citation":  # chat has no word for the others, which tools of OpenAI's give
                 cited = _cited(note, item.begins)
                 yield self._chunk(
@@ -251,24 +252,26 @@ class Decoder:
         known.done = True
         if of == "message":
             parts = [
-                an_object(part, f"{path}.content") for part in a_list(item.get("content") or [], f"{path}.content")
+                need_object(part, f"{path}.content") for part in need_list(item.get("content") or [], f"{path}.content")
             ]
             texts = [part for part in parts if part.get("type") == "output_text"]
-            logprobs = [one for part in texts for one in a_list(part.get("logprobs") or [], f"{path}.content.logprobs")]
+            logprobs = [
+                one for part in texts for one in need_list(part.get("logprobs") or [], f"{path}.content.logprobs")
+            ]
             fresh = not known.said.get("content")
             yield from self._rest(known, at, "content", _all(texts, "text", path), logprobs if fresh else None)
             yield from self._rest(known, at, "refusal", _all(parts, "refusal", path))
-            notes = [note for part in texts for note in a_list(part.get("annotations") or [], f"{path}.annotations")]
+            notes = [note for part in texts for note in need_list(part.get("annotations") or [], f"{path}.annotations")]
             yield from self._note(notes[known.notes :], known)
         elif of == "reasoning":
             yield from self._rest(known, at, "reasoning_content", reasoning_text(item, path))
             if item.get("encrypted_content") is not None:
-                sealed = text(item["encrypted_content"], f"{path}.encrypted_content")
+                sealed = need_text(item["encrypted_content"], f"{path}.encrypted_content")
                 piece = {"index": known.number, "type": "thinking", "signature": sealed}
                 yield self._chunk({"thinking_blocks": [piece]})
         elif of in _CALLS:
             says = _CALLS[of][1]
-            yield from self._rest(known, at, says, text(item.get(says), f"{path}.{says}"))
+            yield from self._rest(known, at, says, need_text(item.get(says), f"{path}.{says}"))
 
     def _rest(self, item: _Item, at: int, says: str, said: str, logprobs: Any = None) -> Iterator[Document]:
         before = "".join(item.said.get(says, ()))
@@ -284,7 +287,7 @@ def _place(event: Document) -> int:
 
 
 def _all(parts: list[Document], name: str, path: str) -> str:
-    return "".join(text(part[name], f"{path}.content.{name}") for part in parts if part.get(name) is not None)
+    return "".join(need_text(part[name], f"{path}.content.{name}") for part in parts if part.get(name) is not None)
 
 
 def _cited(note: Document, begins: int) -> Document:

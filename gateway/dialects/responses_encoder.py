@@ -10,8 +10,9 @@ from typing import Any
 
 from gateway.dialects import responses_usage, sse
 from gateway.dialects.dialect import Document
+from gateway.dialects.reading import need_list, need_object, need_text
 from gateway.dialects.responses_begun import Begun
-from gateway.dialects.responses_fields import a_list, an_object, from_upstream, some, tail, text
+from gateway.dialects.responses_fields import from_upstream, some, tail
 from gateway.dialects.responses_items import Call, Item, Message, Reasoning
 from gateway.errors import UpstreamFailed
 
@@ -26,12 +27,12 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 def whole(document: Mapping[str, Any], body: Mapping[str, Any]) -> Document:
     """A chat completion as an answer to `body` (`Dialect.answer_from_chat`): what a stream of it would end with."""
     with from_upstream("answer"):
-        choices = a_list(document.get("choices"), "choices")
-        choice = an_object(choices[0] if choices else None, "choices[0]")
-        message = an_object(choice.get("message"), "choices[0].message")
+        choices = need_list(document.get("choices"), "choices")
+        choice = need_object(choices[0] if choices else None, "choices[0]")
+        message = need_object(choice.get("message"), "choices[0].message")
         calls = [
-            {**an_object(call, f"choices[0].message.tool_calls[{at}]"), "index": at}
-            for at, call in enumerate(a_list(message.get("tool_calls") or [], "choices[0].message.tool_calls"))
+            {**need_object(call, f"choices[0].message.tool_calls[{at}]"), "index": at}
+            for at, call in enumerate(need_list(message.get("tool_calls") or [], "choices[0].message.tool_calls"))
         ]
     encoder = Encoder(body)
     encoder.feed({**document, "choices": [{**choice, "index": 0, "delta": {**message, "tool_calls": calls}}]})
@@ -86,8 +87,8 @@ class Encoder:
             self.response |= some(chunk, "service_tier")
             if chunk.get("usage") is not None:
                 self.response["usage"] = responses_usage.from_chat(chunk["usage"])
-            for at, choice in enumerate(a_list(chunk.get("choices") or [], "choices")):
-                if an_object(choice, f"choices[{at}]").get("index") in (
+            for at, choice in enumerate(need_list(chunk.get("choices") or [], "choices")):
+                if need_object(choice, f"choices[{at}]").get("index") in (
                     0,
                     None,
                 ):  # nobody can ask here for a second one
@@ -122,51 +123,51 @@ class Encoder:
         self._emit("response.in_progress", response=self.response)
 
     def _read(self, choice: Document) -> None:
-        delta = an_object(choice.get("delta") or {}, "choices[0].delta")
+        delta = need_object(choice.get("delta") or {}, "choices[0].delta")
         self._think(delta)
         self._say(delta, choice)
-        calls = a_list(delta.get("tool_calls") or [], "choices[0].delta.tool_calls")
+        calls = need_list(delta.get("tool_calls") or [], "choices[0].delta.tool_calls")
         for at, call in enumerate(calls):
-            self._call(an_object(call, f"choices[0].delta.tool_calls[{at}]"), f"choices[0].delta.tool_calls[{at}]")
+            self._call(need_object(call, f"choices[0].delta.tool_calls[{at}]"), f"choices[0].delta.tool_calls[{at}]")
         if choice.get("finish_reason"):
-            self._finish = text(choice["finish_reason"], "choices[0].finish_reason")
+            self._finish = need_text(choice["finish_reason"], "choices[0].finish_reason")
             self._close()
 
     def _think(self, delta: Document) -> None:
         path = "choices[0].delta.thinking_blocks"
-        blocks = a_list(delta.get("thinking_blocks") or [], path)
+        blocks = need_list(delta.get("thinking_blocks") or [], path)
         for at, block in enumerate(blocks):
-            block = an_object(block, f"{path}[{at}]")
+            block = need_object(block, f"{path}[{at}]")
             if self._reasoning is not None and block.get("index") != self._thought_at:
                 self._hush()
             self._thought_at = block.get("index")
             if block.get("type") == "redacted_thinking":
                 self._hush()
-                self._thought().redact(text(block.get("data"), f"{path}[{at}].data"))
+                self._thought().redact(need_text(block.get("data"), f"{path}[{at}].data"))
                 self._hush()
             if block.get("thinking"):
-                self._thought().think(text(block["thinking"], f"{path}[{at}].thinking"))
+                self._thought().think(need_text(block["thinking"], f"{path}[{at}].thinking"))
             if block.get("signature"):
-                self._thought().seal(text(block["signature"], f"{path}[{at}].signature"))
+                self._thought().seal(need_text(block["signature"], f"{path}[{at}].signature"))
                 self._hush()  # what is thought after it is another thought
         said = delta.get("reasoning_content") or delta.get("reasoning")
         if said and not any(block.get("thinking") for block in blocks):
-            self._thought().think(text(said, "choices[0].delta.reasoning_content"))
+            self._thought().think(need_text(said, "choices[0].delta.reasoning_content"))
 
     def _say(self, delta: Document, choice: Document) -> None:
         found = choice.get("logprobs")
         logprobs = found.get("content") if isinstance(found, dict) else None
         content = delta.get("content")
         if content and isinstance(content, str):
-            self._said().say(content, a_list(logprobs or [], "choices[0].logprobs.content"))
+            self._said().say(content, need_list(logprobs or [], "choices[0].logprobs.content"))
         elif content:
-            for at, part in enumerate(a_list(content, "choices[0].delta.content")):
+            for at, part in enumerate(need_list(content, "choices[0].delta.content")):
                 path = f"choices[0].delta.content[{at}]"
-                self._said().say(text(an_object(part, path).get("text"), f"{path}.text"), [])
+                self._said().say(need_text(need_object(part, path).get("text"), f"{path}.text"), [])
         if delta.get("refusal"):
-            self._said().refuse(text(delta["refusal"], "choices[0].delta.refusal"))
-        for note in a_list(delta.get("annotations") or [], "choices[0].delta.annotations"):
-            cited = an_object(note, "choices[0].delta.annotations").get("url_citation")
+            self._said().refuse(need_text(delta["refusal"], "choices[0].delta.refusal"))
+        for note in need_list(delta.get("annotations") or [], "choices[0].delta.annotations"):
+            cited = need_object(note, "choices[0].delta.annotations").get("url_citation")
             self._said().annotate({"type": "url_citation", **cited} if isinstance(cited, dict) else note)
 
     def _call(self, delta: Document, path: str) -> None:
@@ -175,13 +176,15 @@ class Encoder:
         at = index if isinstance(index, int) else max(self._calls, default=-1) + (1 if id_ or not self._calls else 0)
         call = self._calls.get(at)
         custom = isinstance(delta.get("custom"), dict)
-        inner = an_object(delta.get("custom" if custom else "function") or {}, f"{path}.function")
-        name = text(inner.get("name") or "", f"{path}.function.name")
+        inner = need_object(delta.get("custom" if custom else "function") or {}, f"{path}.function")
+        name = need_text(inner.get("name") or "", f"{path}.function.name")
         # Others give every call the same index: another id with a name is another call.
         if call is None or (id_ and name and call.name and id_ != call.id):
-            call = self._calls[at] = _Call(text(id_ or f"call_{self._tail}_{len(self._items)}", f"{path}.id"), custom)
+            call = self._calls[at] = _Call(
+                need_text(id_ or f"call_{self._tail}_{len(self._items)}", f"{path}.id"), custom
+            )
         call.name = call.name or name
-        call.waiting += text(inner.get("input" if custom else "arguments") or "", f"{path}.function.arguments")
+        call.waiting += need_text(inner.get("input" if custom else "arguments") or "", f"{path}.function.arguments")
         if call.item is None and call.name:
             self._hush()
             call.item = Call(self._emit, len(self._items), self._tail, call.id, call.name, custom=call.custom)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
+from gateway.dialects.reading import need_text
 from gateway.errors import BadRequest, UpstreamFailed
 
 NO_WORD = "chat completions have no word for it."
@@ -17,37 +18,9 @@ _NO_ID = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST = 48
 
 
-def text(value: Any, path: str) -> str:
-    """`value`, which has to be text. This and the next ones raise `BadRequest` naming `path`."""
-    if not isinstance(value, str):
-        raise BadRequest(f"'{path}' must be a string.", param=path)
-    return value
-
-
-def an_object(value: Any, path: str) -> Document:
-    """`value`, which has to be an object."""
-    if not isinstance(value, dict):
-        raise BadRequest(f"'{path}' must be an object.", param=path)
-    return value
-
-
-def a_list(value: Any, path: str) -> list[Any]:
-    """`value`, which has to be a list."""
-    if not isinstance(value, list):
-        raise BadRequest(f"'{path}' must be a list.", param=path)
-    return value
-
-
-def a_flag(value: Any, path: str) -> bool:
-    """`value`, which has to be true or false."""
-    if not isinstance(value, bool):
-        raise BadRequest(f"'{path}' must be true or false.", param=path)
-    return value
-
-
 def kind(value: Mapping[str, Any], path: str) -> str:
     """The `type` of an object, which has to be there."""
-    return text(value.get("type"), f"{path}.type")
+    return need_text(value.get("type"), f"{path}.type")
 
 
 def some(source: Mapping[str, Any], *names: str) -> Document:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
-from gateway.dialects.responses_fields import NO_WORD, a_list, an_object, kind, lose_rest, some, text
+from gateway.dialects.reading import need_list, need_object, need_text
+from gateway.dialects.responses_fields import NO_WORD, kind, lose_rest, some
 from gateway.errors import BadRequest
 
 #: Stands before the data of a redacted block, so that it is not taken for a signature when it comes back.
@@ -20,14 +21,14 @@ def to_messages(instructions: Any, said: Any, losses: Losses) -> list[Document]:
     """Chat messages: `instructions` as the first one, then the input. Raises `BadRequest`."""
     messages = _Messages(losses)
     if instructions is not None:
-        messages.add({"role": "system", "content": text(instructions, "instructions")})
+        messages.add({"role": "system", "content": need_text(instructions, "instructions")})
     if isinstance(said, str):
         messages.add({"role": "user", "content": said})
         return messages.all
     if not isinstance(said, list) or not said:
         raise BadRequest("'input' must be a string or a list of at least one item.", param="input")
     for at, item in enumerate(said):
-        messages.read(an_object(item, f"input[{at}]"), f"input[{at}]")
+        messages.read(need_object(item, f"input[{at}]"), f"input[{at}]")
     messages.end()
     return messages.all
 
@@ -69,7 +70,7 @@ class _Messages:
             self._losses.lose(path, f"chat completions have no item of type '{of[:80]}'.")
 
     def _message(self, item: Document, path: str) -> None:
-        role = text(item.get("role"), f"{path}.role")
+        role = need_text(item.get("role"), f"{path}.role")
         if role not in ("user", "assistant", "system", "developer"):
             raise BadRequest(f"'{path}.role' must be user, assistant, system or developer.", param=f"{path}.role")
         lose_rest(item, (*_ABOUT, "role", "content"), path, self._losses)
@@ -93,7 +94,7 @@ class _Messages:
             before = message.get("reasoning_content")
             message["reasoning_content"] = f"{before}\n\n{thought}" if before else thought
         if item.get("encrypted_content") is not None:
-            sealed = text(item["encrypted_content"], f"{path}.encrypted_content")
+            sealed = need_text(item["encrypted_content"], f"{path}.encrypted_content")
             block = {"type": "thinking", "thinking": thought, "signature": sealed}
             if sealed.startswith(REDACTED):
                 block = {"type": "redacted_thinking", "data": sealed.removeprefix(REDACTED)}
@@ -104,9 +105,12 @@ class _Messages:
             item = {name: value for name, value in item.items() if name != "caller"}
         lose_rest(item, (*_ABOUT, "call_id", "name", says), path, self._losses)
         call = {
-            "id": text(item.get("call_id"), f"{path}.call_id"),
+            "id": need_text(item.get("call_id"), f"{path}.call_id"),
             "type": of,
-            of: {"name": text(item.get("name"), f"{path}.name"), says: text(item.get(says), f"{path}.{says}")},
+            of: {
+                "name": need_text(item.get("name"), f"{path}.name"),
+                says: need_text(item.get(says), f"{path}.{says}"),
+            },
         }
         self._assistant().setdefault("tool_calls", []).append(call)
 
@@ -115,7 +119,7 @@ class _Messages:
             item = {name: value for name, value in item.items() if name != "caller"}
         # A result's `name` repeats its call's.
         lose_rest(item, (*_ABOUT, "call_id", "output", "name"), path, self._losses)
-        call = text(item.get("call_id"), f"{path}.call_id")
+        call = need_text(item.get("call_id"), f"{path}.call_id")
         content = _content(item.get("output"), f"{path}.output", self._losses)
         if not isinstance(content, str):
             beside = [part for part in content if part["type"] != "text"]
@@ -141,9 +145,9 @@ class _Messages:
 def reasoning_text(item: Document, path: str) -> str:
     """What a reasoning item lets be read: its summary, or else its own text."""
     for name in ("summary", "content"):
-        parts = a_list(item[name], f"{path}.{name}") if item.get(name) is not None else []
+        parts = need_list(item[name], f"{path}.{name}") if item.get(name) is not None else []
         said = [
-            text(an_object(part, f"{path}.{name}[{at}]").get("text"), f"{path}.{name}[{at}].text")
+            need_text(need_object(part, f"{path}.{name}[{at}]").get("text"), f"{path}.{name}[{at}].text")
             for at, part in enumerate(parts)
         ]
         if any(said):
@@ -163,7 +167,7 @@ def _content(value: Any, path: str, losses: Losses) -> str | list[Document]:
         raise BadRequest(f"'{path}' must be a string or a list of parts.", param=path)
     parts = []
     for at, part in enumerate(value):
-        read = _part(an_object(part, f"{path}[{at}]"), f"{path}[{at}]", losses)
+        read = _part(need_object(part, f"{path}[{at}]"), f"{path}[{at}]", losses)
         if read is not None:
             parts.append(read)
     if not parts:
@@ -178,12 +182,12 @@ def _part(part: Document, path: str, losses: Losses) -> Document | None:
             # Where a text's claims came from, and how likely it was, are notes about it.
             known = ("type", "text", "annotations", "logprobs", *mark)
             lose_rest(part, known, path, losses)
-            return {"type": "text", "text": text(part.get("text"), f"{path}.text"), **mark}
+            return {"type": "text", "text": need_text(part.get("text"), f"{path}.text"), **mark}
         case "refusal":
-            return {"type": "refusal", "refusal": text(part.get("refusal"), f"{path}.refusal")}
+            return {"type": "refusal", "refusal": need_text(part.get("refusal"), f"{path}.refusal")}
         case "input_image":
             lose_rest(part, ("type", "image_url", "detail", *mark), path, losses)
-            image = {"url": text(part.get("image_url"), f"{path}.image_url")}
+            image = {"url": need_text(part.get("image_url"), f"{path}.image_url")}
             if part.get("detail") == "original":
                 losses.lose(f"{path}.detail", "chat completions know low, high and auto.")
             else:
@@ -199,7 +203,7 @@ def _part(part: Document, path: str, losses: Losses) -> Document | None:
             lose_rest(part, ("type", "file_data", "filename", *mark), path, losses)
             return {"type": "file", "file": some(part, "file_data", "filename"), **mark}
         case "input_audio":
-            return {"type": "input_audio", "input_audio": an_object(part.get("input_audio"), f"{path}.input_audio")}
+            return {"type": "input_audio", "input_audio": need_object(part.get("input_audio"), f"{path}.input_audio")}
         case _:
             losses.lose(path, NO_WORD)
             return None

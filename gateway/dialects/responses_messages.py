@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
-from gateway.dialects.responses_fields import a_list, an_object, kind, lose_rest, some, text
+from gateway.dialects.reading import need_list, need_object, need_text
+from gateway.dialects.responses_fields import kind, lose_rest, some
 from gateway.dialects.stored import refuse
 from gateway.errors import BadRequest
 
@@ -19,7 +20,7 @@ _INSTEAD = ("refusal", "tool_calls", "thinking_blocks", "reasoning_content")
 
 def from_messages(messages: Any, losses: Losses) -> Document:
     """`input`, and `instructions` where the first message is the system's. Raises `BadRequest`."""
-    rest = list(enumerate(a_list(messages, "messages")))
+    rest = list(enumerate(need_list(messages, "messages")))
     said: Document = {}
     if len(rest) > 1 and _is_plain(rest[0][1], "system"):
         said["instructions"] = rest.pop(0)[1]["content"]
@@ -27,7 +28,7 @@ def from_messages(messages: Any, losses: Losses) -> Document:
         return {"input": rest[0][1]["content"], **said}
     reader = _Items(losses)
     for at, message in rest:
-        reader.read(an_object(message, f"messages[{at}]"), f"messages[{at}]")
+        reader.read(need_object(message, f"messages[{at}]"), f"messages[{at}]")
     return {"input": reader.items, **said}
 
 
@@ -49,7 +50,7 @@ class _Items:
         self._custom: set[str] = set()
 
     def read(self, message: Document, path: str) -> None:
-        role = text(message.get("role"), f"{path}.role")
+        role = need_text(message.get("role"), f"{path}.role")
         lose_rest(message, _KNOWN, path, self._losses, _NO_WORD)
         if role in ("user", "system", "developer"):
             content = _content(message.get("content"), f"{path}.content", "input_text", self._losses)
@@ -59,7 +60,7 @@ class _Items:
                 raise BadRequest(f"'{path}' says nothing: it needs 'content' or 'tool_calls'.", param=f"{path}.content")
             self._assistant(message, path)
         elif role == "tool":
-            call = text(message.get("tool_call_id"), f"{path}.tool_call_id")
+            call = need_text(message.get("tool_call_id"), f"{path}.tool_call_id")
             of = "custom_tool_call_output" if call in self._custom else "function_call_output"
             output = _content(message.get("content"), f"{path}.content", "input_text", self._losses)
             self.items.append({"type": of, "call_id": call, "output": output})
@@ -68,48 +69,48 @@ class _Items:
 
     def _assistant(self, message: Document, path: str) -> None:
         before = len(self.items)
-        for at, block in enumerate(a_list(message.get("thinking_blocks") or [], f"{path}.thinking_blocks")):
+        for at, block in enumerate(need_list(message.get("thinking_blocks") or [], f"{path}.thinking_blocks")):
             where = f"{path}.thinking_blocks[{at}]"
-            self._thinking(an_object(block, where), where)
+            self._thinking(need_object(block, where), where)
         if len(self.items) == before and message.get("reasoning_content"):
             self._losses.lose(f"{path}.reasoning_content", _UNSIGNED)
         content = message.get("content")
         if content is not None:
             content = _content(content, f"{path}.content", "output_text", self._losses)
         if message.get("refusal") is not None:
-            refusal = {"type": "refusal", "refusal": text(message["refusal"], f"{path}.refusal")}
+            refusal = {"type": "refusal", "refusal": need_text(message["refusal"], f"{path}.refusal")}
             listed = [{"type": "output_text", "text": content}] if isinstance(content, str) and content else content
             content = [*(listed or ()), refusal]
         # Beside calls an empty content is what many clients write for none.
         if content is not None and not (content == "" and message.get("tool_calls")):
             self.items.append({"role": "assistant", "content": content})
         calls = message.get("tool_calls")
-        for at, call in enumerate(a_list(calls, f"{path}.tool_calls") if calls is not None else ()):
+        for at, call in enumerate(need_list(calls, f"{path}.tool_calls") if calls is not None else ()):
             where = f"{path}.tool_calls[{at}]"
-            self._call(an_object(call, where), where)
+            self._call(need_object(call, where), where)
 
     def _thinking(self, block: Document, path: str) -> None:
         if block.get("type") == "redacted_thinking":
             sealed, summary = block.get("data"), ""
         else:
-            sealed, summary = block.get("signature"), text(block.get("thinking", ""), f"{path}.thinking")
+            sealed, summary = block.get("signature"), need_text(block.get("thinking", ""), f"{path}.thinking")
         if not sealed:
             self._losses.lose(path, _UNSIGNED)
             return
         parts = [{"type": "summary_text", "text": summary}] if summary else []
-        sealed = text(sealed, f"{path}.signature")
+        sealed = need_text(sealed, f"{path}.signature")
         self.items.append({"type": "reasoning", "summary": parts, "encrypted_content": sealed})
 
     def _call(self, call: Document, path: str) -> None:
-        of, id_ = kind({"type": "function", **call}, path), text(call.get("id"), f"{path}.id")
+        of, id_ = kind({"type": "function", **call}, path), need_text(call.get("id"), f"{path}.id")
         lose_rest(call, ("id", "type", "index", of), path, self._losses, _NO_WORD)
-        inner = an_object(call.get(of), f"{path}.{of}")
-        name = text(inner.get("name"), f"{path}.{of}.name")
+        inner = need_object(call.get(of), f"{path}.{of}")
+        name = need_text(inner.get("name"), f"{path}.{of}.name")
         if of == "function":
-            arguments = text(inner.get("arguments"), f"{path}.function.arguments")
+            arguments = need_text(inner.get("arguments"), f"{path}.function.arguments")
             self.items.append({"type": "function_call", "call_id": id_, "name": name, "arguments": arguments})
         elif of == "custom":
-            said = text(inner.get("input"), f"{path}.custom.input")
+            said = need_text(inner.get("input"), f"{path}.custom.input")
             self.items.append({"type": "custom_tool_call", "call_id": id_, "name": name, "input": said})
             self._custom.add(id_)
         else:
@@ -123,7 +124,7 @@ def _content(value: Any, path: str, text_type: str, losses: Losses) -> str | lis
         raise BadRequest(f"'{path}' must be a string or a list of parts.", param=path)
     parts = []
     for at, part in enumerate(value):
-        read = _part(an_object(part, f"{path}[{at}]"), f"{path}[{at}]", text_type, losses)
+        read = _part(need_object(part, f"{path}[{at}]"), f"{path}[{at}]", text_type, losses)
         if read is not None:
             parts.append(read)
     return parts
@@ -135,21 +136,21 @@ def _part(part: Document, path: str, text_type: str, losses: Losses) -> Document
     lose_rest(part, ("type", of, *mark), path, losses, _NO_WORD)
     match of:
         case "text":
-            return {"type": text_type, "text": text(part.get("text"), f"{path}.text"), **mark}
+            return {"type": text_type, "text": need_text(part.get("text"), f"{path}.text"), **mark}
         case "refusal":
-            return {"type": "refusal", "refusal": text(part.get("refusal"), f"{path}.refusal")}
+            return {"type": "refusal", "refusal": need_text(part.get("refusal"), f"{path}.refusal")}
         case "image_url":
             image = part.get("image_url")
-            image = {"url": image} if isinstance(image, str) else an_object(image, f"{path}.image_url")
-            url = text(image.get("url"), f"{path}.image_url.url")
+            image = {"url": image} if isinstance(image, str) else need_object(image, f"{path}.image_url")
+            url = need_text(image.get("url"), f"{path}.image_url.url")
             return {"type": "input_image", "image_url": url, **some(image, "detail"), **mark}
         case "file":
-            file = an_object(part.get("file"), f"{path}.file")
+            file = need_object(part.get("file"), f"{path}.file")
             if file.get("file_id") is not None:
                 refuse("a file", f"{path}.file.file_id")
             return {"type": "input_file", **some(file, "file_data", "filename"), **mark}
         case "input_audio":
-            return {"type": "input_audio", "input_audio": an_object(part.get("input_audio"), f"{path}.input_audio")}
+            return {"type": "input_audio", "input_audio": need_object(part.get("input_audio"), f"{path}.input_audio")}
         case _:
             losses.lose(path, _NO_WORD)
             return None

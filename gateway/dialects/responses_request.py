@@ -11,7 +11,8 @@ from typing import Any
 from gateway.dialects import responses_tools as tools
 from gateway.dialects.dialect import Document, Losses
 from gateway.dialects.numbers import positive
-from gateway.dialects.responses_fields import NO_WORD, a_flag, a_list, an_object, kind, lose_rest, some, text
+from gateway.dialects.reading import need_flag, need_list, need_object, need_text
+from gateway.dialects.responses_fields import NO_WORD, kind, lose_rest, some
 from gateway.dialects.responses_input import to_messages
 from gateway.dialects.responses_messages import from_messages
 from gateway.errors import BadRequest
@@ -80,9 +81,9 @@ def _tools_to_chat(body: Mapping[str, Any], chat: Document, losses: Losses) -> N
 
 
 def _reasoning(value: Any, chat: Document, losses: Losses) -> None:
-    reasoning = an_object(value, "reasoning")
+    reasoning = need_object(value, "reasoning")
     if reasoning.get("effort") is not None:
-        chat["reasoning_effort"] = text(reasoning["effort"], "reasoning.effort")
+        chat["reasoning_effort"] = need_text(reasoning["effort"], "reasoning.effort")
     for name in ("summary", "generate_summary"):
         # `auto` is what there is to be had: whatever a model shows of its reasoning comes anyway.
         if reasoning.get(name) not in (None, "auto"):
@@ -91,12 +92,12 @@ def _reasoning(value: Any, chat: Document, losses: Losses) -> None:
 
 
 def _text(value: Any, chat: Document, losses: Losses) -> None:
-    shape = an_object(value, "text")
+    shape = need_object(value, "text")
     lose_rest(shape, ("format", "verbosity"), "text", losses)
     chat |= some(shape, "verbosity")
     if shape.get("format") is None:
         return
-    form = an_object(shape["format"], "text.format")
+    form = need_object(shape["format"], "text.format")
     match kind(form, "text.format"):
         case "text":
             pass
@@ -104,8 +105,8 @@ def _text(value: Any, chat: Document, losses: Losses) -> None:
             chat["response_format"] = {"type": "json_object"}
         case "json_schema":
             lose_rest(form, ("type", "name", "schema", "strict", "description"), "text.format", losses)
-            text(form.get("name"), "text.format.name")
-            an_object(form.get("schema"), "text.format.schema")
+            need_text(form.get("name"), "text.format.name")
+            need_object(form.get("schema"), "text.format.schema")
             schema = some(form, "name", "description", "schema", "strict")
             chat["response_format"] = {"type": "json_schema", "json_schema": schema}
         case _:
@@ -113,7 +114,7 @@ def _text(value: Any, chat: Document, losses: Losses) -> None:
 
 
 def _include(value: Any, chat: Document, losses: Losses) -> None:
-    for at, name in enumerate(a_list(value, "include")):
+    for at, name in enumerate(need_list(value, "include")):
         if name == _LOGPROBS:
             chat["logprobs"] = True
         elif name != _ENCRYPTED:  # what a provider of another dialect seals for its own use comes anyway
@@ -121,9 +122,9 @@ def _include(value: Any, chat: Document, losses: Losses) -> None:
 
 
 def _stream_options(value: Any, chat: Document, losses: Losses) -> None:
-    options = an_object(value, "stream_options")
+    options = need_object(value, "stream_options")
     lose_rest(options, ("include_obfuscation",), "stream_options", losses)
-    if options.get("include_obfuscation") and a_flag(options["include_obfuscation"], "stream_options"):
+    if options.get("include_obfuscation") and need_flag(options["include_obfuscation"], "stream_options"):
         losses.lose("stream_options.include_obfuscation", "a translated stream is not obfuscated.")
 
 
@@ -157,7 +158,7 @@ def from_chat(body: Mapping[str, Any], losses: Losses) -> Document:
             continue
         if name == "stream_options":
             # A stream of this dialect always says its usage.
-            options = an_object(value, name)
+            options = need_object(value, name)
             lose_rest(options, ("include_usage", "include_obfuscation"), name, losses, _NOT_HERE)
             said |= {name: passed} if (passed := some(options, "include_obfuscation")) else {}
         else:
@@ -169,8 +170,8 @@ def _reasoning_from_chat(body: Mapping[str, Any], said: Document, losses: Losses
     """What to include: reasoning that was asked for comes encrypted, else it could not be sent back."""
     reasoning = some(body, "reasoning_effort")
     if reasoning:
-        reasoning = {"effort": text(reasoning["reasoning_effort"], "reasoning_effort")}
-    thinking = an_object(body.get("thinking") or {}, "thinking")
+        reasoning = {"effort": need_text(reasoning["reasoning_effort"], "reasoning_effort")}
+    thinking = need_object(body.get("thinking") or {}, "thinking")
     # A budget stands in `reasoning_effort` too, as the effort nearest to it.
     lose_rest(thinking, ("type", "budget_tokens", "display"), "thinking", losses, _NOT_HERE)
     thinks = bool(thinking) and kind(thinking, "thinking") != "disabled"
@@ -183,7 +184,7 @@ def _reasoning_from_chat(body: Mapping[str, Any], said: Document, losses: Losses
 
 
 def _logprobs_from_chat(body: Mapping[str, Any], said: Document) -> list[str]:
-    if body.get("logprobs") is None or not a_flag(body["logprobs"], "logprobs"):
+    if body.get("logprobs") is None or not need_flag(body["logprobs"], "logprobs"):
         return []
     said |= some(body, "top_logprobs")
     return [_LOGPROBS]
@@ -192,11 +193,11 @@ def _logprobs_from_chat(body: Mapping[str, Any], said: Document) -> list[str]:
 def _text_from_chat(body: Mapping[str, Any], said: Document, losses: Losses) -> None:
     shape = some(body, "verbosity")
     if body.get("response_format") is not None:
-        form = an_object(body["response_format"], "response_format")
+        form = need_object(body["response_format"], "response_format")
         of = kind(form, "response_format")
         if of == "json_schema":
             path = "response_format.json_schema"
-            schema = an_object(form.get("json_schema"), path)
+            schema = need_object(form.get("json_schema"), path)
             lose_rest(schema, ("name", "schema", "strict", "description"), path, losses, _NOT_HERE)
             if not isinstance(schema.get("schema"), dict):
                 raise BadRequest(f"'{path}.schema' must be an object.", param=f"{path}.schema")

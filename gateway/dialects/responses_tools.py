@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.dialects.dialect import Document, Losses
-from gateway.dialects.responses_fields import a_list, an_object, kind, lose_rest, some, text
+from gateway.dialects.reading import need_list, need_object, need_text
+from gateway.dialects.responses_fields import kind, lose_rest, some
 from gateway.errors import BadRequest
 
 _FUNCTION = ("name", "description", "parameters", "strict")
@@ -20,9 +21,9 @@ _MODES = ("none", "auto", "required")
 def to_chat(tools: Any, losses: Losses) -> list[Document]:
     """Chat's tools. Those that a provider runs itself are lost."""
     said = []
-    for at, tool in enumerate(a_list(tools, "tools")):
+    for at, tool in enumerate(need_list(tools, "tools")):
         path = f"tools[{at}]"
-        tool = an_object(tool, path)
+        tool = need_object(tool, path)
         match kind(tool, path):
             case "function":
                 said.append({"type": "function", "function": _flat(tool, _FUNCTION, path, losses)})
@@ -37,16 +38,16 @@ def to_chat(tools: Any, losses: Losses) -> list[Document]:
 
 
 def _flat(tool: Document, names: tuple[str, ...], path: str, losses: Losses) -> Document:
-    text(tool.get("name"), f"{path}.name")
+    need_text(tool.get("name"), f"{path}.name")
     if tool.get("parameters") is not None:
-        an_object(tool["parameters"], f"{path}.parameters")
+        need_object(tool["parameters"], f"{path}.parameters")
     told = {name: value for name, value in tool.items() if name not in _NOTHING or value != _NOTHING[name]}
     lose_rest(told, (*names, "type"), path, losses)
     return some(tool, *names)
 
 
 def _format_to_chat(value: Any, path: str, losses: Losses) -> Document:
-    shape = an_object(value, path)
+    shape = need_object(value, path)
     if kind(shape, path) != "grammar":
         return shape
     lose_rest(shape, ("type", "syntax", "definition"), path, losses)
@@ -57,19 +58,19 @@ def choice_to_chat(choice: Any, losses: Losses) -> Any:
     """Chat's `tool_choice`; None where it is lost."""
     if isinstance(choice, str):
         return _mode(choice)
-    choice = an_object(choice, "tool_choice")
+    choice = need_object(choice, "tool_choice")
     match kind(choice, "tool_choice"):
         case "function" | "custom":
             return _nested(choice, "tool_choice")
         case "allowed_tools":
             allowed = []
-            for at, tool in enumerate(a_list(choice.get("tools"), "tool_choice.tools")):
+            for at, tool in enumerate(need_list(choice.get("tools"), "tool_choice.tools")):
                 path = f"tool_choice.tools[{at}]"
-                if kind(an_object(tool, path), path) in ("function", "custom"):
+                if kind(need_object(tool, path), path) in ("function", "custom"):
                     allowed.append(_nested(tool, path))
                 else:
                     losses.lose(path, _HOSTED)
-            mode = text(choice.get("mode"), "tool_choice.mode")
+            mode = need_text(choice.get("mode"), "tool_choice.mode")
             return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}}
         case _:
             losses.lose("tool_choice", _HOSTED)
@@ -83,15 +84,15 @@ def _mode(choice: str) -> str:
 
 
 def _nested(choice: Document, path: str) -> Document:
-    return {"type": choice["type"], choice["type"]: {"name": text(choice.get("name"), f"{path}.name")}}
+    return {"type": choice["type"], choice["type"]: {"name": need_text(choice.get("name"), f"{path}.name")}}
 
 
 def from_chat(tools: Any, losses: Losses) -> list[Document]:
     """Tools from chat's. A function is strict only where it says so: here it would be so unless it says not."""
     said: list[Document] = []
-    for at, tool in enumerate(a_list(tools, "tools")):
+    for at, tool in enumerate(need_list(tools, "tools")):
         path = f"tools[{at}]"
-        tool = an_object(tool, path)
+        tool = need_object(tool, path)
         match kind(tool, path):
             case "function":
                 function = _inner(tool, "function", path, _FUNCTION, losses)
@@ -107,36 +108,36 @@ def from_chat(tools: Any, losses: Losses) -> list[Document]:
 
 
 def _inner(tool: Mapping[str, Any], name: str, path: str, names: tuple[str, ...], losses: Losses) -> Document:
-    inner = an_object(tool.get(name), f"{path}.{name}")
-    text(inner.get("name"), f"{path}.{name}.name")
+    inner = need_object(tool.get(name), f"{path}.{name}")
+    need_text(inner.get("name"), f"{path}.{name}.name")
     lose_rest(tool, ("type", name), path, losses, "the Responses API has no word for it.")
     lose_rest(inner, names, f"{path}.{name}", losses, "the Responses API has no word for it.")
     return some(inner, *names)
 
 
 def _format_from_chat(value: Any, path: str, losses: Losses) -> Document:
-    shape = an_object(value, path)
+    shape = need_object(value, path)
     if kind(shape, path) != "grammar":
         return shape
-    return {"type": "grammar", **some(an_object(shape.get("grammar"), f"{path}.grammar"), "syntax", "definition")}
+    return {"type": "grammar", **some(need_object(shape.get("grammar"), f"{path}.grammar"), "syntax", "definition")}
 
 
 def choice_from_chat(choice: Any, losses: Losses) -> Any:
     """`tool_choice` from chat's; None where it is lost."""
     if isinstance(choice, str):
         return _mode(choice)
-    choice = an_object(choice, "tool_choice")
+    choice = need_object(choice, "tool_choice")
     match kind(choice, "tool_choice"):
         case "function" | "custom":
             return _unnested(choice, "tool_choice")
         case "allowed_tools":
             path = "tool_choice.allowed_tools"
-            allowed = an_object(choice.get("allowed_tools"), path)
+            allowed = need_object(choice.get("allowed_tools"), path)
             tools = [
-                _unnested(an_object(tool, f"{path}.tools[{at}]"), f"{path}.tools[{at}]")
-                for at, tool in enumerate(a_list(allowed.get("tools"), f"{path}.tools"))
+                _unnested(need_object(tool, f"{path}.tools[{at}]"), f"{path}.tools[{at}]")
+                for at, tool in enumerate(need_list(allowed.get("tools"), f"{path}.tools"))
             ]
-            return {"type": "allowed_tools", "mode": text(allowed.get("mode"), f"{path}.mode"), "tools": tools}
+            return {"type": "allowed_tools", "mode": need_text(allowed.get("mode"), f"{path}.mode"), "tools": tools}
         case other:
             losses.lose("tool_choice", f"the Responses API has no choice '{other[:80]}'.")
             return None
@@ -144,5 +145,5 @@ def choice_from_chat(choice: Any, losses: Losses) -> Any:
 
 def _unnested(choice: Document, path: str) -> Document:
     of = kind(choice, path)
-    inner = an_object(choice.get(of), f"{path}.{of}")
-    return {"type": of, "name": text(inner.get("name"), f"{path}.{of}.name")}
+    inner = need_object(choice.get(of), f"{path}.{of}")
+    return {"type": of, "name": need_text(inner.get("name"), f"{path}.{of}.name")}

@@ -59,7 +59,8 @@ def test_every_call_is_recorded_once_and_nothing_grows(start_server: StartServer
     process = psutil.Process(server.process.pid)
     warm = load(server, max(1, SECONDS / 10))
     with server.client() as http:
-        assert recorded(http) == warm
+        # Each of SQL's readers keeps up to 2 MB of pages, and a sum over all goes to any of them: all are filled first.
+        assert {recorded(http) for _ in range(16)} == {warm}
         files, memory = process.num_fds(), process.memory_info().rss
         answered = load(server, SECONDS)
         assert answered > CALLERS

@@ -75,9 +75,10 @@ class Tracer:
         self._waiting: deque[_Settled] = deque()
         self._wake = threading.Event()
         self._stopping = self._given_up = self._failing = False
-        # Counts of spans. Two for what is dropped: each is written by one thread alone.
+        # Counts of spans. Two for what is dropped: calls count what they are refused, under no lock.
         self._sent = self._lost = self._refused = 0
         self._in_hand: list[_Settled] = []
+        self._counting = threading.Lock()  # the thread and `close` both count what is in hand: once
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
 
@@ -111,10 +112,12 @@ class Tracer:
         self._stopping = True
         self._wake.set()
         self._thread.join(LAST_CHANCE)
-        self._given_up = True
+        with self._counting:
+            self._given_up = True
+            self._lost += _count([*self._waiting, *self._in_hand])
+            self._in_hand = []
+            self._waiting.clear()
         self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it bare
-        self._refused += _count([*self._waiting, *self._in_hand])
-        self._waiting.clear()
         if self._refused or self._lost:
             log.warning("Traces: %s.", self.status())
 
@@ -123,13 +126,16 @@ class Tracer:
             self._wake.wait(self._tracing.delay)
             self._wake.clear()
             stopping = self._stopping  # asked before the last look: what comes later is counted as dropped
-            while self._waiting and not self._given_up:
-                size = min(self._tracing.batch, len(self._waiting))
-                self._in_hand = [self._waiting.popleft() for _ in range(size)]
-                self._export(self._in_hand)
-                self._in_hand = []
+            while batch := self._next():
+                self._export(batch)
             if stopping:
                 return
+
+    def _next(self) -> list[_Settled]:
+        with self._counting:
+            size = min(self._tracing.batch, len(self._waiting))
+            self._in_hand = [self._waiting.popleft() for _ in range(size)]
+            return self._in_hand
 
     def _export(self, calls: list[_Settled]) -> None:
         self._status.code = None
@@ -139,11 +145,14 @@ class Tracer:
         except Exception:
             log.exception("Traces could not be made")
             taken = False
-        if taken:
-            self._sent += _count(calls)
-        else:
-            self._lost += _count(calls)
-        if taken is self._failing:
+        with self._counting:
+            count = _count(self._in_hand)
+            self._in_hand = []
+            if taken:
+                self._sent += count
+            else:
+                self._lost += count
+        if taken is self._failing and not self._given_up:
             self._failing = not taken
             if taken:
                 log.info("Traces are taken again: %s.", self.status())

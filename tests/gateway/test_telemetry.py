@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -281,6 +282,24 @@ def test_a_receiver_that_is_away_holds_up_neither_calls_nor_the_end(monkeypatch:
     began = time.monotonic()
     one.close()
     assert time.monotonic() - began < LAST_CHANCE + 2
+    assert one.status() == "0 spans sent, 1 dropped"
+
+
+def test_a_span_given_up_at_the_end_is_counted_once_whatever_becomes_of_it(
+    receiver: Receiver, tracers: list[Tracer]
+) -> None:
+    one = tracer(tracers)
+    receiver.answers.clear()
+    try:
+        one.record(begun(one), RECORD)
+        receiver.wait_until(lambda: receiver.requests == 1)
+        one.close()
+        assert one.status() == "0 spans sent, 1 dropped"
+    finally:
+        receiver.answers.set()
+    for thread in threading.enumerate():
+        if thread.name == "traces":
+            thread.join(10)
     assert one.status() == "0 spans sent, 1 dropped"
 
 

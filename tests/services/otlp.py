@@ -32,13 +32,14 @@ class Span:
 
 @dataclass
 class Receiver:
-    """What came. `status` is what the next requests are answered with."""
+    """What came. `status` is what the next requests are answered with, once `answers` is set."""
 
     url: str = ""
     status: int = 200
     spans: list[Span] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     requests: int = 0
+    answers: threading.Event = field(default_factory=threading.Event)
     _came: threading.Condition = field(default_factory=threading.Condition)
 
     def take(self, headers: dict[str, str], body: bytes) -> int:
@@ -49,7 +50,8 @@ class Receiver:
             if self.status == 200:
                 self.spans += _spans(ExportTraceServiceRequest.FromString(data))
             self._came.notify_all()
-            return self.status
+        assert self.answers.wait(30), "nobody let the receiver answer"
+        return self.status
 
     def wait(self, count: int, seconds: float = 10) -> list[Span]:
         """The spans, once `count` are here."""
@@ -93,6 +95,7 @@ def _value(value: Any) -> Any:
 def running() -> Iterator[Receiver]:
     """A receiver on a port of its own, gone afterwards."""
     receiver = Receiver()
+    receiver.answers.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -44,43 +44,52 @@ class Counters(Protocol):
 
 
 class _Entry:
-    """What was claimed within one grain."""
+    """What was claimed within one grain: until `fresh` others join it, and when it `ends` it is forgotten."""
 
-    __slots__ = ("amount", "at", "gone")
+    __slots__ = ("amount", "ends", "fresh", "gone")
 
     def __init__(self, at: float) -> None:
-        self.at = at
+        self.fresh = at + _GRAIN
+        self.ends = at + _SPAN
         self.amount = 0
         self.gone = False
 
 
-class _Window:
-    """What was claimed within the last 60 s, oldest first."""
+_NEVER = _Entry(float("-inf"))
 
-    __slots__ = ("entries", "used")
+
+class _Window:
+    """What was claimed within the last 60 s, oldest first. `newest` is the last entry there was, gone or not."""
+
+    __slots__ = ("entries", "newest", "oldest_ends", "used")
 
     def __init__(self) -> None:
         self.entries: deque[_Entry] = deque()
+        self.newest = _NEVER
+        self.oldest_ends = float("inf")
         self.used = 0
 
     def expire(self, now: float) -> None:
         entries = self.entries
-        while entries and entries[0].at + _SPAN <= now:
+        while entries and entries[0].ends <= now:
             entry = entries.popleft()
             entry.gone = True
             self.used -= entry.amount
+        self.oldest_ends = entries[0].ends if entries else float("inf")
 
     def current(self, now: float) -> _Entry:
         """The entry of the grain that `now` is in."""
-        if self.entries and now - self.entries[-1].at < _GRAIN:
-            return self.entries[-1]
-        entry = _Entry(now)
+        if now < self.newest.fresh:
+            return self.newest
+        entry = self.newest = _Entry(now)
+        if not self.entries:
+            self.oldest_ends = entry.ends
         self.entries.append(entry)
         return entry
 
     def correct(self, entry: _Entry, by: int, now: float) -> None:
         """Count `by` more, or fewer, with `entry`. Once that has expired, more of it counts from now."""
-        if entry.at + _SPAN <= now:
+        if entry.ends <= now:
             self.expire(now)
         if not entry.gone:
             entry.amount += by
@@ -94,7 +103,7 @@ class _Window:
         for entry in self.entries:
             needed -= entry.amount
             if needed <= 0:
-                return entry.at + _SPAN - now
+                return entry.ends - now
         return WINDOW
 
 
@@ -130,8 +139,7 @@ class MemoryCounters:
             window = windows.get((scope, rule))
             if window is None:
                 window = windows[scope, rule] = _Window()
-            entries = window.entries
-            if entries and entries[0].at + _SPAN <= now:
+            if window.oldest_ends <= now:
                 window.expire(now)
             free = limit - window.used
             if free < least:
@@ -139,12 +147,14 @@ class MemoryCounters:
                 return Refusal(claim, window.used, window.frees(least - free, now))
             if amount > free:
                 amount = free
-            entry = entries[-1] if entries and now - entries[-1].at < _GRAIN else window.current(now)
+            entry = window.newest
+            if now >= entry.fresh:
+                entry = window.current(now)
             entry.amount += amount
             window.used += amount
             if rule is _TPM:
                 grant.held.append((scope, window, entry, amount))
-            grant.standings.append(_tuple(Standing, (claim, free - amount, entry.at + _SPAN - now)))
+            grant.standings.append(_tuple(Standing, (claim, free - amount, entry.ends - now)))
         return grant
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
@@ -161,7 +171,7 @@ class MemoryCounters:
                 self._running[whose] -= 1
                 if not self._running[whose]:
                     del self._running[whose]
-            elif entry.gone or entry.at + _SPAN <= now:
+            elif entry.gone or entry.ends <= now:
                 window.correct(entry, tokens - amount, now)
             else:
                 entry.amount += tokens - amount

@@ -24,7 +24,6 @@ _COPIED = 64 * 1024
 
 _NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_NO_TEXT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _log = logging.getLogger(__name__)
 
 
@@ -240,25 +239,26 @@ class Cycle:
 
     def _whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         said = [f"{name}: {value}" for name, value in headers.items()]
-        # A line break in a value would begin a header, or an answer, of its own. What is printable holds none.
-        if not "".join(said).isprintable() and any(map(_NO_TEXT.search, said)):
+        # A line break in a value would begin a header, or an answer, of its own.
+        text = "".join(said)
+        if "\n" in text or "\r" in text or "\0" in text:
             raise RuntimeError("A header holds what none may.")
-        said.append("")
-        lines = "\r\n".join(said).encode("latin-1", "replace")
         if not self.keep_alive:
-            lines += b"" if "connection" in headers else b"connection: close\r\n"
+            if "connection" not in headers:
+                said.append("connection: close")
         elif headers.get("connection") == "close":
             self.keep_alive = False
+        said.append(f"content-length: {len(body)}\r\n\r\n")
         self.response_started = True
         self.waiting_for_100_continue = False
-        head = b"%b%b%bcontent-length: %d\r\n\r\n" % (_STATUS[status], self._defaults, lines, len(body))
+        lines = "\r\n".join(said).encode("latin-1", "replace")
         if self._bodiless:
             body = b""
         if len(body) > _COPIED:
-            self._transport.write(head)
+            self._transport.write(b"".join((_STATUS[status], self._defaults, lines)))
             self._transport.write(body)
         else:
-            self._transport.write(head + body)
+            self._transport.write(b"".join((_STATUS[status], self._defaults, lines, body)))
         self._complete()
 
     def _start(self, status: int, headers: Any) -> None:

@@ -44,7 +44,7 @@ class _Address(NamedTuple):
     scheme: str
     host: str
     port: int
-    head: str
+    head: bytes
     idle: deque[Connection]
 
 
@@ -86,7 +86,7 @@ class Transport:
         the caller's to bound, by cancelling. Raises `UpstreamFailed` or `UpstreamTimeout`.
         """
         address = self._addresses.get(url) or self._address(url)
-        request = _head(address, headers, len(body)) + body
+        request = _request(address, headers, body)
         connection = _kept(address) or await self._connection(address, connect)
         finished = False
         try:
@@ -194,8 +194,8 @@ class Transport:
             plain = self._proxy if parts.scheme == "http" else None
             if plain:
                 where = f"http://{place}{where}"
-            head = f"POST {where} HTTP/1.1\r\nhost: {place}\r\n{plain.credential if plain else ''}"
-            head.encode("ascii")
+            said = f"POST {where} HTTP/1.1\r\nhost: {place}\r\n{plain.credential if plain else ''}"
+            head = said.encode("ascii")
         except ValueError:
             raise UpstreamFailed("The provider's base_url is not a usable address.") from None
         if parts.scheme not in KEEPALIVE or not host:
@@ -271,15 +271,18 @@ def _trusting(ca_bundle: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _head(address: _Address, headers: Mapping[str, str], length: int) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+def _request(address: _Address, headers: Mapping[str, str], body: bytes) -> bytes:
+    said = [f"{name}: {value}" for name, value in headers.items()]
     # A line break in a value would begin a header, or a request, of its own.
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+    text = "".join(said)
+    if "\n" in text or "\r" in text:
         raise UpstreamFailed("A header for the provider holds a line break.")
+    said.append(f"accept-encoding: identity\r\ncontent-length: {len(body)}\r\n\r\n")
     try:
-        return f"{address.head}{lines}accept-encoding: identity\r\ncontent-length: {length}\r\n\r\n".encode("latin-1")
+        lines = "\r\n".join(said).encode("latin-1")
     except UnicodeEncodeError:
         raise UpstreamFailed("A header for the provider holds characters that no header may have.") from None
+    return b"".join((address.head, lines, body))
 
 
 async def _whole(connection: Connection) -> None:

@@ -128,6 +128,8 @@ def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
 
 async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
     one.started, one.asked = time.perf_counter(), True
+    if route.name != call.request.model:
+        one.fallback = route.name
     provider = router.provider(one.deployment)
     one.secrets = provider.secrets
     try:

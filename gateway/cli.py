@@ -22,7 +22,7 @@ from gateway.cli_bench import bench_command
 from gateway.cli_import import import_command
 from gateway.cli_plan import explain_command, plan_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
-from gateway.routes import Config, Limits
+from gateway.routes import Budget, Config, Limits
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def keys() -> None:
 @click.option("--rpm", type=click.IntRange(1, 2**31 - 1), help="Requests a minute")
 @click.option("--tpm", type=click.IntRange(1, 2**31 - 1), help="Tokens a minute")
 @click.option("--concurrency", type=click.IntRange(1, 2**31 - 1), help="Calls at once")
+@click.option("--max-budget", metavar="USD", help="What it may spend")
+@click.option("--budget-duration", metavar="TIME", help="In which it may: 1h, 1d, 30d, 1mo [default: for ever]")
 @click.option("--expires", help="Valid for: 30d, 12h, 15m")
 @click.option("--scopes", default="inference,tracking", show_default=True, help="Of: inference, tracking, admin")
 @data_option
@@ -147,6 +149,8 @@ def create_key(
     rpm: int | None,
     tpm: int | None,
     concurrency: int | None,
+    max_budget: str | None,
+    budget_duration: str | None,
     expires: str | None,
     scopes: str,
     data: Path | None,
@@ -158,14 +162,25 @@ def create_key(
     allowed = None if routes is None else _names(routes)
     opened = _scopes(scopes)
     valid = None if expires is None else _seconds(expires)
+    budget = _budget(max_budget, budget_duration)
     with _keys(data) as ring:
-        limits = Limits(rpm, tpm, concurrency)
+        limits = Limits(rpm, tpm, concurrency, budget)
         key, secret = ring.create(name, scopes=opened, routes=allowed, limits=limits, expires_in=valid)
     if as_json:
         click.echo(json.dumps({**described(key), "key": secret}))
         return
     click.echo(secret)
     click.echo(f"{key.id} ({key.name}). This is the only time the key is shown.", err=True)
+
+
+def _budget(usd: str | None, duration: str | None) -> Budget | None:
+    from gateway.keys import budget
+
+    try:
+        return budget(usd, duration)
+    except BadRequest as error:
+        hint = f"--{(error.param or '').replace('_', '-')}"
+        raise click.BadParameter(error.message, param_hint=hint) from None
 
 
 @keys.command("list")
@@ -183,7 +198,7 @@ def list_keys(data: Path | None, as_json: bool) -> None:
     if not rows:
         click.echo("There are no keys yet. `promptyard keys create --name NAME` makes one.")
         return
-    columns = ("id", "name", "state", "scopes", "routes", "rpm", "tpm", "concurrency", "expires_at")
+    columns = ("id", "name", "state", "scopes", "routes", "rpm", "tpm", "concurrency", "max_budget", "expires_at")
     _table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
 
 

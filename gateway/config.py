@@ -17,11 +17,13 @@ from gateway.config_model import (
     HttpProvider,
     LiteLLMProvider,
 )
-from gateway.config_routes import DeploymentModel, FaultModel, RouteModel
+from gateway.config_routes import DeploymentModel, FaultModel, LimitsModel, RouteModel
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
+from gateway.money import nano
 from gateway.providers.rows import find
 from gateway.routes import (
+    Budget,
     CachePolicy,
     Config,
     Cooldown,
@@ -149,15 +151,21 @@ def _route(name: str, model: RouteModel) -> Route:
         cooldown=Cooldown(**model.cooldown.model_dump()) if model.cooldown else None,
         rescue=model.rescue,
         hedge=model.hedge.after if model.hedge else None,
-        limits=Limits(**model.limits.model_dump()),
+        limits=_limits(model.limits),
         timeouts=Timeouts(**model.timeouts.model_dump()),
         fault=_fault(model.fault) if model.fault else None,
         max_output_tokens=model.max_output_tokens,
         drops_unsupported=model.unsupported == "drop",
         byok=model.byok,
+        free_if_unpriced=model.unpriced == "free",
         shadow=Shadow(**model.shadow.model_dump()) if model.shadow else None,
         cache=CachePolicy(**model.cache.model_dump()) if model.cache else None,
     )
+
+
+def _limits(model: LimitsModel) -> Limits:
+    budget = None if model.max_budget is None else Budget(nano(model.max_budget), model.budget_duration)
+    return Limits(model.rpm, model.tpm, model.concurrency, budget)
 
 
 def _fault(model: FaultModel) -> Fault:

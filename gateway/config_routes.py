@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway import strict
 from gateway.strict import Strict
+from gateway.windows import is_duration
 
 
 def _model_name(value: str) -> str:
     if value != value.strip() or not value.isprintable():
         raise strict.refusal("must not have spaces around it or control characters.")
+    return value
+
+
+def _duration(value: str) -> str:
+    if not is_duration(value):
+        raise strict.refusal("must be a duration such as 15m, 1h, 1d, 1w, 30d or 1mo, of 366 days at most.")
     return value
 
 
@@ -22,6 +30,18 @@ class LimitsModel(Strict):
     rpm: int | None = Field(None, ge=1, le=10**9, description="Requests a minute", examples=["600"])
     tpm: int | None = Field(None, ge=1, le=10**12, description="Tokens a minute, in and out", examples=["200000"])
     concurrency: int | None = Field(None, ge=1, le=10**6, description="Calls at once", examples=["8"])
+    max_budget: Decimal | None = Field(
+        None, gt=0, le=9 * 10**6, strict=False, description="USD, at most nine digits behind the point", examples=["50"]
+    )
+    budget_duration: Annotated[str, AfterValidator(_duration)] | None = Field(
+        None, description="In which the budget is spent: 15m, 1h, 1d, 1w, 30d, 1mo; for ever where not written"
+    )
+
+    @model_validator(mode="after")
+    def _budget(self) -> Self:
+        if self.budget_duration is not None and self.max_budget is None:
+            raise strict.refusal("budget_duration needs a max_budget.")
+        return self
 
 
 class TimeoutsModel(Strict):
@@ -204,6 +224,11 @@ class RouteModel(Strict):
         le=10**9,
         examples=["4096"],
         description="Most tokens an answer may have; a request for more is refused, or as a fallback's cut to it",
+    )
+    unpriced: Literal["refuse", "free"] = Field(
+        "refuse",
+        description="What becomes, where a budget applies, of a deployment that nobody knows the price of",
+        examples=["free"],
     )
     byok: bool = Field(
         False, description="A caller may bring its own credential for the provider, in x-promptyard-provider-key"

@@ -1,4 +1,4 @@
-"""Counters behind every limit: take all claims or none, in this process or in one Redis for many.
+"""Counters behind every limit and budget: take all claims or none, in this process or in one Redis for many.
 
 A minute is an exact sliding window of 60 s. Claims within 10 ms of each other share an entry that
 leaves when the last of them would, so a limit is never exceeded and never more than 10 ms late.
@@ -11,20 +11,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.types import Claim, Grant, Refusal, Rule, Standing
+from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 WINDOW = 60.0
 _GRAIN = 0.01
 _SPAN = WINDOW + _GRAIN
 # Found by name on the class, a member of an enumeration costs a call.
-_RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
+_RPM, _TPM, _CONCURRENCY, _BUDGET = Rule.RPM, Rule.TPM, Rule.CONCURRENCY, Rule.BUDGET
 
 
 class Counters(Protocol):
     """One interface wherever the counters live."""
 
-    async def take(self, claims: Sequence[Claim]) -> Grant | Refusal:
-        """All of `claims`, in one step that no other caller can come between, or none of them."""
+    async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
+        """All of `claims`, in one step that no other caller can come between, or none of them.
+
+        `Unknown` where a budget's window was not opened yet. Raises `BudgetUnavailable` where it cannot be asked.
+        """
+
+    async def open(self, scope: str, spent: int) -> None:
+        """Say what was spent of a budget before anything is taken of it (`Claim.scope`). Later words change nothing."""
+
+    def spend(self, money: Sequence[object], cost: int) -> None:
+        """Settle what a grant holds of budgets at `cost` nano-dollars, once. Nothing to await (as `settle`)."""
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Give back the concurrency of `grant` and correct its token claims to `tokens`. Requests stay counted.
@@ -107,6 +116,27 @@ class _Window:
         return WINDOW
 
 
+class _Purse(_Window):
+    """What was spent of a budget, and is held of it: a window that nothing leaves by itself."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, spent: int) -> None:
+        super().__init__()
+        self.newest = _Entry(float("inf"))
+        self.used = spent
+        self.held = 0
+
+
+def _held(purse: _Window, amount: int) -> tuple[_Window, int]:
+    """The note of `amount` held of a budget."""
+    assert isinstance(purse, _Purse)  # noqa: S101 - no other is opened for a budget
+    purse.held += amount
+    return purse, amount
+
+
+#: Stands for a budget's window that nobody has opened: nothing fits in.
+_UNOPENED = _Purse(2**63)
 #: A named tuple from its values in order: to call its class costs three times as much.
 _tuple = tuple.__new__
 #: What one claim holds: its scope, and tokens in an entry of a window, or (no entry) one call at once.
@@ -121,8 +151,10 @@ class MemoryCounters:
         self._clock = clock
         self._windows: dict[tuple[str, Rule], _Window] = {}
         self._running: dict[str, int] = {}
+        #: The windows of each budget that are open.
+        self._opened: dict[str, list[str]] = {}
 
-    async def take(self, claims: Sequence[Claim]) -> Grant | Refusal:
+    async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """All or none (`Counters.take`): each is taken if it fits; if one does not, those before it are given back."""
         now, running, windows = self._clock(), self._running, self._windows
         grant = Grant([], [])
@@ -137,14 +169,11 @@ class MemoryCounters:
                 grant.held.append((scope, _NO_WINDOW, None, 1))
                 continue
             window = windows.get((scope, rule))
-            if window is None:
-                window = windows[scope, rule] = _Window()
-            if window.oldest_ends <= now:
-                window.expire(now)
+            if window is None or window.oldest_ends <= now:
+                window = self._fresh(scope, rule, now)
             free = limit - window.used
             if free < least:
-                self._undo(grant)
-                return Refusal(claim, window.used, window.frees(least - free, now))
+                return self._refused(grant, claim, window, now)
             if amount > free:
                 amount = free
             entry = window.newest
@@ -154,8 +183,29 @@ class MemoryCounters:
             window.used += amount
             if rule is _TPM:
                 grant.held.append((scope, window, entry, amount))
+            elif rule is _BUDGET:
+                grant.money = (*grant.money, _held(window, amount))
+                continue
             grant.standings.append(_tuple(Standing, (claim, free - amount, entry.ends - now)))
         return grant
+
+    def _fresh(self, scope: str, rule: Rule, now: float) -> _Window:
+        """The window of a limit, without what has left it."""
+        window = self._windows.get((scope, rule))
+        if window is not None:
+            window.expire(now)
+        elif rule is _BUDGET:
+            return _UNOPENED
+        else:
+            window = self._windows[scope, rule] = _Window()
+        return window
+
+    def _refused(self, grant: Grant, claim: Claim, window: _Window, now: float) -> Refusal | Unknown:
+        self._undo(grant)
+        if window is _UNOPENED:
+            return Unknown(claim)
+        held = window.held if isinstance(window, _Purse) else 0
+        return Refusal(claim, window.used, window.frees(claim.least - claim.limit + window.used, now), held)
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Correct and give back (`Counters.settle`)."""
@@ -178,9 +228,32 @@ class MemoryCounters:
                 window.used += tokens - amount
         grant.held = kept
 
+    async def open(self, scope: str, spent: int) -> None:
+        """Begin a budget's window, and forget those before it that no call is in any more (`Counters.open`)."""
+        if (scope, _BUDGET) in self._windows:
+            return
+        self._windows[scope, _BUDGET] = _Purse(spent)
+        whose, _, start = scope.rpartition("@")
+        opened = [*self._opened.get(whose, ()), scope]
+        for one in opened[:-1]:
+            purse = self._windows[one, _BUDGET]
+            if int(one.rpartition("@")[2]) < int(start) and isinstance(purse, _Purse) and not purse.held:
+                del self._windows[one, _BUDGET]
+                opened.remove(one)
+        self._opened[whose] = opened
+
+    def spend(self, money: Sequence[object], cost: int) -> None:
+        """Correct what is held of budgets to what it cost (`Counters.spend`)."""
+        for note in money:
+            if type(note) is tuple:
+                purse, amount = note
+                purse.held -= amount
+                purse.used += cost - amount
+
     def _undo(self, grant: Grant) -> None:
         """Give back what was taken a moment ago, requests too: it was for a call that is refused."""
         self.settle(grant, 0)
+        self.spend(grant.money, 0)
         for claim, _, _ in grant.standings:
             if claim.rule is _RPM:
                 window = self._windows[claim.scope, _RPM]

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -15,8 +16,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.counters import WINDOW, MemoryCounters
-from gateway.errors import ConfigError
-from gateway.types import Claim, Grant, Refusal, Rule, Standing
+from gateway.counters_scripts import SETTLE, SPEND, TAKE
+from gateway.errors import BudgetUnavailable, ConfigError
+from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -31,88 +33,8 @@ _CONNECTIONS, _QUEUE = 16, 5.0
 #: Leases renewed in one round trip.
 _BATCH = 100
 
-# Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
-# sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
-_TAKE = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local id, window = ARGV[1], 60000000
-local fits = {}
-for i = 1, #KEYS / 2 do
-  local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
-  local a = 2 + (i - 1) * 4
-  local rule, limit, amount, least = ARGV[a], tonumber(ARGV[a+1]), tonumber(ARGV[a+2]), tonumber(ARGV[a+3])
-  local used
-  if rule == 'concurrency' then
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-    used = redis.call('ZCARD', key)
-  else
-    local freed = 0
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now - window)) do
-      freed = freed + tonumber(string.match(member, ':(%d+)$'))
-    end
-    if freed > 0 then redis.call('DECRBY', sum, freed) end
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
-    used = tonumber(redis.call('GET', sum) or '0')
-  end
-  local fit = math.min(amount, limit - used)
-  if fit < least then
-    local wait, needed = 1000000, least - (limit - used)
-    if rule ~= 'concurrency' then
-      wait = window
-      local entries = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
-      for n = 1, #entries, 2 do
-        needed = needed - tonumber(string.match(entries[n], ':(%d+)$'))
-        if needed <= 0 then wait = tonumber(entries[n+1]) + window - now break end
-      end
-    end
-    return {0, i, used, wait}
-  end
-  fits[i] = {fit, used}
-end
-local answer = {1}
-for i = 1, #KEYS / 2 do
-  local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
-  local rule, limit = ARGV[2 + (i - 1) * 4], tonumber(ARGV[3 + (i - 1) * 4])
-  local fit, used = fits[i][1], fits[i][2]
-  if rule == 'concurrency' then
-    redis.call('ZADD', key, now + tonumber(ARGV[#ARGV]), id)
-  else
-    redis.call('ZADD', key, now, id .. ':' .. fit)
-    redis.call('INCRBY', sum, fit)
-    redis.call('EXPIRE', sum, 120)
-  end
-  redis.call('EXPIRE', key, 120)
-  answer[#answer + 1] = fit
-  answer[#answer + 1] = limit - used - fit
-end
-return answer
-"""
-_SETTLE = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local id, tokens = ARGV[1], tonumber(ARGV[2])
-for i = 1, #KEYS / 2 do
-  local key, sum, fit = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 + i]
-  if fit == 'c' then
-    redis.call('ZREM', key, id)
-  else
-    local claimed = tonumber(fit)
-    local at = redis.call('ZSCORE', key, id .. ':' .. fit)
-    local there = at and claimed or 0
-    local left = tokens
-    if not at or tonumber(at) <= now - 60000000 then
-      -- The claim has left the window already; what was used beyond it has never been in one.
-      at, left = now, math.max(0, tokens - claimed)
-    end
-    redis.call('ZREM', key, id .. ':' .. fit)
-    if left > 0 then redis.call('ZADD', key, at, id .. ':' .. left) end
-    redis.call('INCRBY', sum, left - there)
-    redis.call('EXPIRE', key, 120)
-    redis.call('EXPIRE', sum, 120)
-  end
-end
-"""
+#: Seconds a budget's window is kept: longer than the longest there is.
+_BUDGET_KEPT = 400 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +55,9 @@ class RedisCounters:
         #: One place a connection. The pool's own queue ends in the error of a lost connection.
         self._places = asyncio.Semaphore(_CONNECTIONS)
         self._prefix = prefix
-        self._take = self._redis.register_script(_TAKE)
-        self._settle = self._redis.register_script(_SETTLE)
+        self._take = self._redis.register_script(TAKE)
+        self._settle = self._redis.register_script(SETTLE)
+        self._spend = self._redis.register_script(SPEND)
         self._local = MemoryCounters()
         self._there = asyncio.Event()
         self._there.set()
@@ -144,12 +67,12 @@ class RedisCounters:
         self._telling: set[asyncio.Task[None]] = set()
         self._renewal: asyncio.Task[None] | None = None
 
-    async def take(self, claims: Sequence[Claim]) -> Grant | Refusal:
+    async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """All or none, in one round trip (`Counters.take`)."""
         if not claims:
             return Grant([])
         if not self._there.is_set():
-            return await self._local.take(claims)
+            return await self._take_here(claims)
         asked = asyncio.create_task(self._ask(claims))
         try:
             # Shielded: a claim on its way is granted whether or not its caller is still there to give it back.
@@ -158,31 +81,72 @@ class RedisCounters:
             asked.add_done_callback(self._forsaken)
             raise
 
-    async def _ask(self, claims: Sequence[Claim]) -> Grant | Refusal:
+    async def _take_here(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
+        """In this process alone. Limits go on so; of a budget, nobody here knows what others spend."""
+        if any(claim.rule is Rule.BUDGET for claim in claims):
+            raise _unavailable()
+        return await self._local.take(claims)
+
+    async def open(self, scope: str, spent: int) -> None:
+        """Begin a budget's window (`Counters.open`)."""
+        key = self._key_of(Rule.BUDGET, scope)
+        try:
+            async with self._places, self._redis.pipeline(transaction=True) as pipe:
+                for command in (("HSETNX", key, "used", spent), ("HSETNX", key, "held", 0)):
+                    pipe.execute_command(*command)
+                pipe.execute_command("EXPIRE", key, _BUDGET_KEPT)
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            self._gone(error)
+            raise _unavailable() from None
+
+    def spend(self, money: Sequence[object], cost: int) -> None:
+        """Correct what is held of budgets to what it cost (`Counters.spend`), as soon as Redis can be told."""
+        told = [held for held in money if isinstance(held, _Held)]
+        if told:
+            self._tell_beside(self._tell_cost(told, cost))
+
+    async def _tell_cost(self, told: Sequence[_Held], cost: int) -> None:
+        again = 0
+        while True:
+            await self._there.wait()
+            try:
+                async with self._places:
+                    await self._spend(keys=[held.key for held in told], args=[told[0].id, cost, again])
+            except (RedisError, OSError) as error:
+                self._gone(error)
+                again = 1
+            else:
+                return
+
+    async def _ask(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         grant_id = secrets.token_hex(8)
         try:
             async with asyncio.timeout(_QUEUE):
                 await self._places.acquire()
         except TimeoutError:
             # A crowd, not a loss: Redis stays in use.
-            return await self._local.take(claims)
+            return await self._take_here(claims)
         try:
             if not self._there.is_set():
-                return await self._local.take(claims)
+                return await self._take_here(claims)
             answer = await self._take(keys=self._keys(claims), args=_arguments(grant_id, claims))
         except (RedisError, OSError) as error:
             self._gone(error)
-            return await self._local.take(claims)
+            return await self._take_here(claims)
         finally:
             self._places.release()
         self._rest = 0.0
+        if answer[0] == 2:
+            return Unknown(claims[answer[1] - 1])
         if not answer[0]:
-            return Refusal(claims[answer[1] - 1], answer[2], max(0.0, answer[3] / 1e6))
+            return Refusal(claims[answer[1] - 1], answer[2], max(0.0, answer[3] / 1e6), answer[4])
         return self._granted(grant_id, claims, answer[1:])
 
-    def _forsaken(self, asked: asyncio.Task[Grant | Refusal]) -> None:
+    def _forsaken(self, asked: asyncio.Task[Grant | Refusal | Unknown]) -> None:
         if not asked.cancelled() and asked.exception() is None and isinstance(grant := asked.result(), Grant):
             self.settle(grant, 0)
+            self.spend(grant.money, 0)
 
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Correct and give back (`Counters.settle`); what Redis cannot be told now, it forgets by itself."""
@@ -194,7 +158,10 @@ class RedisCounters:
             return
         grant.held = [held for held in grant.held if held not in told]
         self._running.difference_update(told)
-        task = asyncio.get_running_loop().create_task(self._tell(told, tokens))
+        self._tell_beside(self._tell(told, tokens))
+
+    def _tell_beside(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(telling)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -236,6 +203,9 @@ class RedisCounters:
                 held = _Held(grant_id, claim.scope, self._key(claim), "c")
                 self._running.add(held)
                 grant.held.append(held)
+                continue
+            if claim.rule is Rule.BUDGET:
+                grant.money = (*grant.money, _Held(grant_id, claim.scope, self._key(claim), str(fit)))
                 continue
             if claim.rule is Rule.TPM:
                 grant.held.append(_Held(grant_id, claim.scope, self._key(claim), str(fit)))
@@ -291,8 +261,11 @@ class RedisCounters:
         self._there.set()
 
     def _key(self, claim: Claim) -> str:
+        return self._key_of(claim.rule, claim.scope)
+
+    def _key_of(self, rule: Rule, scope: str) -> str:
         # Braces keep every key on one slot of a cluster: a script may touch only one.
-        return f"{{{self._prefix}}}:{claim.rule}:{claim.scope}"
+        return f"{{{self._prefix}}}:{rule}:{scope}"
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]
@@ -320,4 +293,10 @@ def _arguments(grant_id: str, claims: Sequence[Claim]) -> list[str | int]:
     asked: list[str | int] = [grant_id]
     for claim in claims:
         asked += (claim.rule.value, claim.limit, claim.amount, claim.least)
-    return [*asked, int(_LEASE * 1e6)]
+    return [*asked, int(_LEASE * 1e6), _BUDGET_KEPT]
+
+
+def _unavailable() -> BudgetUnavailable:
+    return BudgetUnavailable(
+        "A budget applies, and what is left of it is in Redis, which does not answer. Try again in 5 s.", retry_after=5
+    )

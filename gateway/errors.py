@@ -117,6 +117,27 @@ class RateLimited(GatewayError):
     code = "rate_limit_exceeded"
 
 
+class BudgetExceeded(GatewayError):
+    """The money of a budget is spent: waiting does not help before its window ends, and neither does another try."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, retry_after: float | None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        # What OpenAI's and Anthropic's clients ask before they try again.
+        self.headers["x-should-retry"] = "false"
+
+
+class BudgetUnavailable(GatewayError):
+    """Nobody can say what is left of a budget: it refuses until somebody can."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "budget_unavailable"
+
+
 class Overloaded(GatewayError):
     """We cannot take the call now (starting, stopping, model loading)."""
 

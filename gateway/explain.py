@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from gateway.counters import Counters
-from gateway.errors import BadRequest, GatewayError, NotFound
+from gateway.errors import BadRequest, BudgetUnavailable, GatewayError, NotFound
 from gateway.keys import ADMIN, Keys
+from gateway.money import usd
 from gateway.plane import Plane, Snapshot
-from gateway.routes import CONVERSATIONS, Deployment, Limits, Route, Strategy, Task
-from gateway.types import Call, Claim, Key, Refusal, Request, Rule, Scope
+from gateway.routes import CONVERSATIONS, Budget, Deployment, Limits, Route, Strategy, Task
+from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Scope, Unknown
+from gateway.windows import window
 
 Document = dict[str, Any]
 
@@ -66,8 +68,8 @@ async def explain(snapshot: Snapshot, counters: Counters | None, key: Key, quest
         _rule("route", passes=True, says=f"'{route.name}' is a route for {route.task.value}."),
         _key_rule(snapshot, route, key),
         _task_rule(route, task),
-        *[await _limit(counters, f"key:{key.id}", "key", rule, limit) for rule, limit in _limits(key.limits)],
-        *[await _limit(counters, f"route:{route.name}", "route", rule, limit) for rule, limit in _limits(route.limits)],
+        *await _limits(counters, f"key:{key.id}", key.limits),
+        *await _limits(counters, f"route:{route.name}", route.limits),
     ]
     order = snapshot.router.order(route, _call(route, key, task, question.user))
     told["deployments"] = _deployments(snapshot, route, order, task)
@@ -123,19 +125,50 @@ def _task_rule(route: Route, task: Task) -> Document:
     return _rule("task", passes=False, says=f"It serves {', '.join(route.task.tasks)}, not {task.value}.")
 
 
-def _limits(limits: Limits) -> list[tuple[Rule, int]]:
+async def _limits(counters: Counters | None, scope: str, limits: Limits) -> list[Document]:
+    told = [await _limit(counters, scope, rule, limit) for rule, limit in _stated(limits)]
+    return told if limits.budget is None else [*told, await _budget(counters, scope, limits.budget)]
+
+
+def _stated(limits: Limits) -> list[tuple[Rule, int]]:
     stated = ((Rule.RPM, limits.rpm), (Rule.TPM, limits.tpm), (Rule.CONCURRENCY, limits.concurrency))
     return [(rule, limit) for rule, limit in stated if limit is not None]
 
 
-async def _limit(counters: Counters | None, scope: str, whose: str, rule: Rule, limit: int) -> Document:
-    name = f"{whose} {rule.value}"
+def _allowed(budget: Budget) -> str:
+    return f"{usd(budget.most)} in {budget.duration}" if budget.duration else f"{usd(budget.most)} in all"
+
+
+async def _limit(counters: Counters | None, scope: str, rule: Rule, limit: int) -> Document:
+    name = f"{scope.partition(':')[0]} {rule.value}"
     if counters is None:
         return _rule(name, passes=None, says=f"{limit}; how much of it is in use only the server knows.")
-    # A claim that can never fit: it is refused with what is used, and takes nothing.
-    refusal = await counters.take([Claim(scope, rule, limit, limit + 1, limit + 1)])
+    refusal = await _used(counters, scope, rule, limit)
     used = refusal.used if isinstance(refusal, Refusal) else 0
     return _rule(name, passes=used < limit, says=f"{used} of {limit} in use.")
+
+
+async def _budget(counters: Counters | None, scope: str, budget: Budget) -> Document:
+    name, allowed = f"{scope.partition(':')[0]} {Rule.BUDGET.value}", _allowed(budget)
+    if counters is None:
+        return _rule(name, passes=None, says=f"{allowed}; how much of it is spent only the server knows.")
+    here = f"{scope}@{window(budget.duration, time.time()).start}"
+    try:
+        refusal = await _used(counters, here, Rule.BUDGET, budget.most)
+    except BudgetUnavailable as error:
+        return _rule(name, passes=False, says=error.message)
+    if isinstance(refusal, Unknown):
+        return _rule(name, passes=None, says=f"{allowed}; nobody has asked for any of it since the start.")
+    spent = refusal.used - refusal.held
+    says = f"{usd(spent)} of {allowed} spent, {usd(refusal.held)} held by running calls."
+    return _rule(name, passes=refusal.used < budget.most, says=says)
+
+
+async def _used(counters: Counters, scope: str, rule: Rule, limit: int) -> Refusal | Unknown:
+    """What is used. A claim that can never fit is refused with it, and takes nothing."""
+    refusal = await counters.take([Claim(scope, rule, limit, limit + 1, limit + 1)])
+    assert not isinstance(refusal, Grant)  # noqa: S101 - it never fits
+    return refusal
 
 
 def _call(route: Route, key: Key, task: Task, user: str | None) -> Call:
@@ -212,7 +245,10 @@ def _strategy(route: Route, user: str | None) -> str:
 
 def _fallbacks(snapshot: Snapshot, route: Route) -> list[Document]:
     def told(other: Route, when: str) -> Document:
-        limits = ", ".join(f"{rule.value} {limit}" for rule, limit in _limits(other.limits))
+        stated = [f"{rule.value} {limit}" for rule, limit in _stated(other.limits)]
+        if other.limits.budget is not None:
+            stated.append(f"{Rule.BUDGET.value} {_allowed(other.limits.budget)}")
+        limits = ", ".join(stated)
         needs = f"within its own limits ({limits})" if limits else "without limits of its own"
         return {"route": other.name, "says": f"{when}, {needs}: {', '.join(one.id for one in other.deployments)}"}
 

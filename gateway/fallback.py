@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Generator
 
 from gateway.attempts import Failure, attempt
 from gateway.errors import BadRequest, GatewayError, Overloaded, RateLimited, UpstreamFailed
-from gateway.limits import Limiter
+from gateway.limits import Limiter, budgeted
 from gateway.routes import Deployment, Route
 from gateway.routing import Router
 from gateway.types import Answer, Attempt, Call
@@ -36,7 +36,9 @@ async def send(way: Way, meter: Meter) -> Answer:
             meter.failed(call, call.attempt, failure.outcome)
         route, deployment = step
         call.attempt = one = Attempt(deployment, call.request.task)
-        if route.hedge is None:
+        if budgeted(call.key, route) and (refused := await way.reserve(route, one)):
+            outcome: Answer | Failure = refused
+        elif route.hedge is None:
             outcome = await attempt(router, call, route, one)
         else:
             outcome = await _Hedge(way, meter, route).first(one, route.hedge)
@@ -61,8 +63,10 @@ class _Hedge:
         try:
             self._start(one)
             if not await self._done(after):
-                beside = self._way.beside() or one.deployment
-                self._start(Attempt(beside, self._way.call.request.task))
+                second = Attempt(self._way.beside() or one.deployment, self._way.call.request.task)
+                # Without money for it, the first is waited for alone.
+                if await self._way.reserve(self._route, second) is None:
+                    self._start(second)
             while True:
                 for task in await self._done(None):
                     attempted = self._running.pop(task)
@@ -131,6 +135,14 @@ class Way:
             except StopIteration:
                 return None
         return step
+
+    async def reserve(self, route: Route, one: Attempt) -> Failure | None:
+        """Have `one` hold what it may cost of the budgets that apply; why it cannot, where it cannot."""
+        try:
+            await self._limiter.reserve(self.call, route, one)
+        except GatewayError as error:
+            return Failure(one.deployment, error, error.message)
+        return None
 
     def beside(self) -> Deployment | None:
         """A deployment to ask beside the last step's, of the same route. It is no step of this round any more."""

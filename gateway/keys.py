@@ -9,19 +9,25 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable
+from decimal import Decimal
 
 from pydantic import SecretStr
 
 from gateway.errors import BadRequest, InvalidKey, NotFound
-from gateway.routes import Limits
+from gateway.money import nano
+from gateway.routes import Budget, Limits
 from gateway.store.keys import KeyStore
 from gateway.types import Key, Scope
+from gateway.windows import is_duration
 
 log = logging.getLogger(__name__)
 
 PREFIX = "sk-py-"
 #: How often a process looks whether another changed a key, in seconds.
 WATCH = 0.25
+
+#: Nano-dollars: what Redis's numbers hold exactly.
+_MOST_BUDGET = 9 * 10**15
 
 ADMIN = Key("admin", "admin", frozenset(Scope))
 ANONYMOUS = Key("anonymous", "anonymous", frozenset(Scope))
@@ -30,6 +36,26 @@ ANONYMOUS = Key("anonymous", "anonymous", frozenset(Scope))
 def hashed(secret: str) -> str:
     """How a secret is stored: SHA-256, hex. It is 256 random bits, so there is nothing a slower hash would protect."""
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
+
+
+def budget(usd: float | str | None, duration: str | None) -> Budget | None:
+    """The budget of a key: `usd` in every window of `duration`. Raises `BadRequest` naming the field."""
+    if usd is None:
+        if duration is not None:
+            raise BadRequest("budget_duration needs a max_budget.", param="max_budget")
+        return None
+    try:
+        most = nano(Decimal(str(usd)))
+    except (ArithmeticError, ValueError):
+        most = 0
+    if not 0 < most <= _MOST_BUDGET:
+        raise BadRequest("max_budget is in USD: more than 0, at most 9000000.", param="max_budget")
+    if duration is not None and not is_duration(duration):
+        raise BadRequest(
+            "budget_duration is a duration such as 15m, 1h, 1d, 1w, 30d or 1mo, of 366 days at most.",
+            param="budget_duration",
+        )
+    return Budget(most, duration)
 
 
 class Keys:

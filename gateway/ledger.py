@@ -89,6 +89,11 @@ class Ledger:
         await self.flush()
         return await _answered(asyncio.to_thread(self._store.find, request_id))
 
+    async def spent(self, whose: str, since: float, until: float | None) -> int:
+        """Nano-dollars of a key or a route up to this moment (`UsageStore.spent`)."""
+        await self.flush()
+        return await _answered(asyncio.to_thread(self._store.spent, whose, since, until))
+
     async def sums(self, by: list[str], only: UsageFilter) -> list[UsageSum]:
         """Usage summed by groups, up to this moment."""
         await self.flush()

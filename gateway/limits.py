@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from gateway import tokens
+from gateway.budgets import Budgets, check_price, refused
 from gateway.counters import Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
 from gateway.routes import Limits, Route, Task
-from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Standing
+from gateway.types import Attempt, Call, Claim, Grant, Key, Refusal, Request, Rule, Standing, Unknown
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
 _WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
@@ -41,8 +42,9 @@ class _Same(NamedTuple):
 class Limiter:
     """Admits calls."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, budgets: Budgets) -> None:
         self._counters = counters
+        self._budgets = budgets
         self._same: dict[str, _Same] = {}
         # Not the loop's own threads: whoever makes us count would keep SQL and host names waiting too.
         self._counting = ThreadPoolExecutor(1, "count-tokens")
@@ -60,8 +62,9 @@ class Limiter:
     async def admit(self, key: Key, route: Route, request: Request) -> Call:
         """A call that holds requests, tokens and concurrency of `key` and `route`, until `settle`.
 
-        Taken in one step, all or none: a refused call has used up nothing. Raises `RateLimited`
-        naming the rule, or `BadRequest` when the call alone is larger than a limit.
+        It also holds of their budgets what its first attempt may cost. Taken in one step, all or none: a refused
+        call has used up nothing. Raises `RateLimited` or `BudgetExceeded` naming the rule, or `BadRequest` when the
+        call alone is larger than a limit.
         """
         call = Call(
             key=key,
@@ -71,8 +74,31 @@ class Limiter:
             started=time.perf_counter(),
             grants=[],
         )
-        await self._claim(call, (f"key:{key.id}", key.limits), (f"route:{route.name}", route.limits))
+        scopes = ((f"key:{key.id}", key.limits), (f"route:{route.name}", route.limits))
+        await self._claim(call, *scopes, money=budgeted(key, route) and request.task is not _COUNT_TOKENS)
         return call
+
+    async def reserve(self, call: Call, route: Route, attempt: Attempt) -> None:
+        """Have `attempt` hold what it may cost of the budgets that apply, until `spend`.
+
+        The call's first takes over what the call was admitted with. Raises as `admit` does.
+        """
+        if not budgeted(call.key, route):
+            return
+        if call.reservation:
+            check_price(route, attempt.deployment)
+            attempt.reservation, call.reservation = call.reservation, ()
+            return
+        only = [attempt.deployment]
+
+        def claims() -> list[Claim]:
+            return self._budgets.claims(call, route, only, attempt.body)
+
+        attempt.reservation = (await self._granted(call, await self._counters.take(claims()), claims)).money
+
+    def spend(self, holder: Call | Attempt, cost: int) -> None:
+        """Settle what `holder` holds of budgets at `cost` nano-dollars (`Budgets.spend`)."""
+        self._budgets.spend(holder, cost)
 
     async def move(self, call: Call, route: Route) -> None:
         """Let `call` go on with `route`: that route's limits are claimed, those of the one before given back.
@@ -94,16 +120,30 @@ class Limiter:
         for grant in call.grants:
             self._counters.settle(grant, used)
 
-    async def _claim(self, call: Call, *scopes: tuple[str, Limits]) -> None:
-        claims = self._claims(call, scopes)
+    async def _claim(self, call: Call, *scopes: tuple[str, Limits], money: bool = False) -> None:
+        def wanted() -> list[Claim]:
+            limits = self._claims(call, scopes)
+            return limits + self._budgets.claims(call, call.route, call.route.deployments) if money else limits
+
+        claims = wanted()
         if not claims:
             return
         taken = await self._counters.take(claims)
-        if isinstance(taken, Refusal) and taken.claim.rule is Rule.TPM and await self._count(call, taken.claim):
-            taken = await self._counters.take(self._claims(call, scopes))
-        if isinstance(taken, Refusal):
-            raise _refused(taken)
+        if not isinstance(taken, Grant):
+            taken = await self._granted(call, taken, wanted)
         call.grants.append(taken)
+        if money:
+            call.reservation = taken.money
+
+    async def _granted(self, call: Call, taken: Grant | Refusal | Unknown, claims: Callable[[], list[Claim]]) -> Grant:
+        """A grant of `claims`, asked for again where the ledger, or an exact count of the input, changes the answer."""
+        while not isinstance(taken, Grant):
+            if isinstance(taken, Unknown):
+                await self._budgets.open(taken.claim, call)
+            elif not await self._count(call, taken.claim):
+                raise refused(taken, call) if taken.claim.rule is Rule.BUDGET else _refused(taken)
+            taken = await self._counters.take(claims())
+        return taken
 
     async def _count(self, call: Call, claim: Claim) -> bool:
         """Whether the input's tokens, counted exactly for the first time, are known now.
@@ -111,10 +151,12 @@ class Limiter:
         The estimate is generous: near a limit it is worth a thread to know how many there really are. Not
         where that cannot help, since no text of that length has so few.
         """
+        if call.counted or claim.rule not in (Rule.TPM, Rule.BUDGET):
+            return False
         body = call.request.body
-        size = 0 if call.counted else tokens.size(body)
+        size = tokens.size(body)
         beside = claim.least - call.input_estimate
-        if call.counted or size > _COUNTED or size // tokens.LONGEST + beside > claim.limit:
+        if size > _COUNTED or (claim.rule is Rule.TPM and size // tokens.LONGEST + beside > claim.limit):
             return False
         call.input_estimate = await self._exactly(body, call.route.deployments[0].model)
         call.counted = True
@@ -225,6 +267,11 @@ def _refused(refusal: Refusal) -> GatewayError:
 def _owner(scope: str) -> str:
     kind, _, name = scope.partition(":")
     return f"route '{name}'" if kind == "route" else "this key"
+
+
+def budgeted(key: Key, route: Route) -> bool:
+    """Whether calls of `key` on `route` spend somebody's budget."""
+    return key.limits.budget is not None or route.limits.budget is not None
 
 
 def check(request: Request, route: Route) -> None:

@@ -10,6 +10,17 @@ EXACT = Context(prec=100, traps=[Inexact])
 _NANO = Decimal(10**9)
 
 
+def nano(usd: Decimal) -> int:
+    """Whole nano-dollars of `usd`, rounded down."""
+    return int(usd * _NANO)
+
+
+def usd(nano: int) -> str:
+    """Nano-dollars as people read them, no digit lost: $0.25."""
+    whole, rest = divmod(nano, 10**9)
+    return f"${whole}" + (f".{rest:09}".rstrip("0") if rest else "")
+
+
 @dataclass(slots=True)
 class Tokens:
     """Tokens of one answer as the provider counted them; `cached` and `reasoning` are parts of the other two."""
@@ -58,6 +69,15 @@ class Price:
         new, again, out, thought, unit = rates.whole
         total = (read - cached) * new + cached * again + (written - reasoning) * out + reasoning * thought
         return -(-total // unit)
+
+    def most(self, read: int, written: int) -> int:
+        """Nano-dollars that up to `read` tokens in and `written` out cost at most."""
+        costs = [0]
+        for above, rates in ((0, self.rates), *self.tiers):
+            if read > above or not above:
+                new, again, out, thought, unit = rates.whole
+                costs.append(-(-(read * max(new, again) + written * max(out, thought)) // unit))
+        return max(costs)
 
 
 FREE = Price(Rates(Decimal(0), Decimal(0)))

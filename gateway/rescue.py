@@ -69,10 +69,10 @@ class TextRescue:
             one = Attempt(deployment, call.request.task)
             known = self._begin(one)
             try:
-                outcome = await attempt(self._way.router, call, route, one)
+                refused = await self._way.reserve(route, one)
+                outcome = refused or await attempt(self._way.router, call, route, one)
             except BaseException:  # the caller leaves while we wait: the call is settled as the stream that broke
-                if one.asked:
-                    self._meter.forsaken(call, one)
+                self._meter.left(call, one)
                 raise
             if not isinstance(outcome, Answer):
                 self._way.failed(outcome)

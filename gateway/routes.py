@@ -64,12 +64,21 @@ _TASKS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """Money per window: `most` in nano-dollars, in every window of `duration` (`windows.window`; None: in all)."""
+
+    most: int
+    duration: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """Requests a minute, tokens a minute, calls at once. None: not limited."""
+    """Requests a minute, tokens a minute, calls at once, money. None: not limited."""
 
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,8 @@ class Route:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_output_tokens: int | None = None
+    #: Whether a deployment nobody knows the price of may be asked where a budget applies. It then costs nothing.
+    free_if_unpriced: bool = False
     fault: Fault | None = None
     #: Whether what a deployment's dialect cannot say is dropped (and named) rather than refused.
     drops_unsupported: bool = False

@@ -14,6 +14,7 @@ from gateway.api.access import Access
 from gateway.api.faces import App, Faces
 from gateway.api.inference import Inference
 from gateway.api.mlflow_gateway import MlflowGateway
+from gateway.budgets import Budgets
 from gateway.cache import Cache
 from gateway.cache_store import MemoryStore, Store
 from gateway.counters import Counters, MemoryCounters
@@ -65,7 +66,7 @@ class Application:
 
     def _make_faces(self) -> Faces:
         settings, plane, access = self._settings, self.plane, self._access
-        limiter = Limiter(self._counters)
+        limiter = Limiter(self._counters, Budgets(self._counters, self._ledger))
         self._cache = Cache(_store(settings))
         meter = Meter(self._ledger, limiter, tracer=self._tracer)
         self._proxy = proxy = Proxy(limiter, meter, self._cache)

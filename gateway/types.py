@@ -50,10 +50,13 @@ class Rule(StrEnum):
     RPM = "rpm"
     TPM = "tpm"
     CONCURRENCY = "concurrency"
+    BUDGET = "max_budget"
 
 
 class Claim(NamedTuple):
-    """What one call asks of one limit. `scope` is `key:<id>` or `route:<name>`.
+    """What one call asks of one limit. `scope` is `key:<id>` or `route:<name>`, of a budget `<scope>@<window's start>`.
+
+    Amounts are requests, tokens or calls; of a budget, nano-dollars.
 
     Where less than `amount` is left, anything down to `least` is granted instead:
     a call that does not say how much it will use is not made to wait for all it could.
@@ -67,11 +70,21 @@ class Claim(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why nothing was granted: the first claim that did not fit, what is used, and seconds until it would fit."""
+    """Why nothing was granted: the first claim that did not fit, what is used, and seconds until it would fit.
+
+    Of what is used of a budget, `held` may come back: running calls hold it, and will cost less.
+    """
 
     claim: Claim
     used: int
     retry_after: float
+    held: int = 0
+
+
+class Unknown(NamedTuple):
+    """Nothing was granted, since nobody has said yet what was spent of this claim's budget (`Counters.open`)."""
+
+    claim: Claim
 
 
 class Standing(NamedTuple):
@@ -84,10 +97,14 @@ class Standing(NamedTuple):
 
 @dataclass(slots=True)
 class Grant:
-    """Claims that were all taken together, until `settle`. `held` is the counters' own note of them."""
+    """Claims that were all taken together, until `settle`. `held` is the counters' own note of them.
+
+    `money` is their note of what is held of budgets, which is settled apart (`Counters.spend`): by attempts.
+    """
 
     standings: list[Standing]
     held: list[object] = field(default_factory=list)
+    money: Sequence[object] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +176,10 @@ class Attempt:
     used: Tokens | None = None
     #: What no error of its provider's may hold (`Provider.secrets`).
     secrets: Sequence[str] = ()
+    #: The route it is made for, where that is not the one that was asked.
+    fallback: str | None = None
+    #: What it holds of budgets until it is recorded (`Grant.money`).
+    reservation: Sequence[object] = ()
 
     def end(self, *, broken: bool = False) -> None:
         """It is over, and its place at the deployment free again. Saying so again does nothing."""
@@ -171,9 +192,10 @@ class Attempt:
 class Call:
     """One request on its way, from admission to settlement.
 
-    `route` and `attempt` are those under way. `input_estimate` is an upper estimate in tokens,
-    exact where `counted`. `error` is how it was settled. `wasted` are tokens of attempts that did not become its
-    answer. Times are `time.perf_counter()` seconds but `time`, which is UTC epoch.
+    `route` and `attempt` are those under way. `reservation` is what its first attempt will hold of budgets.
+    `input_estimate` is an upper estimate in tokens, exact where `counted`. `error` is how it was settled. `wasted`
+    are tokens of attempts that did not become its answer. Times are `time.perf_counter()` seconds but `time`, which is
+    UTC epoch.
     """
 
     key: Key
@@ -185,6 +207,7 @@ class Call:
     input_estimate: int = 0
     counted: bool = False
     attempt: Attempt | None = None
+    reservation: Sequence[object] = ()
     wasted: int = 0
     settled: bool = False
     error: str | None = None
@@ -294,6 +317,8 @@ class UsageRecord:
     latency: float = 0.0
     first_token: float | None = None
     final: bool = True
+    #: The route that was under way, where it is not the one that was asked.
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,16 @@ class Meter:
         read = Tokens(input=_input(call)) if attempt.asked else Tokens()
         self._part(call, attempt, ClientGone.status, "forsaken", read)
 
+    def left(self, call: Call, attempt: Attempt) -> None:
+        """Record an attempt whose caller left, beside another that settles the call; not one that asked nobody."""
+        if attempt.asked:
+            self.forsaken(call, attempt)
+        self._limiter.spend(attempt, 0)
+
     def failed(self, call: Call, attempt: Attempt, outcome: Answer | GatewayError) -> None:
         """Record an attempt that failed and was followed by another; not one that never reached an upstream."""
         if not attempt.started or isinstance(outcome, BadRequest):
+            self._limiter.spend(attempt, 0)
             return
         read = attempt.used or (Tokens(input=_input(call)) if attempt.asked else Tokens())
         code = outcome.code if isinstance(outcome, GatewayError) else "upstream_error"
@@ -250,6 +257,8 @@ class Meter:
         if call.settled:
             return
         call.settled, call.error = True, code
+        if call.reservation:
+            self._limiter.spend(call, 0)  # nobody was asked
         if call.attempt is not None:
             call.attempt.end()
         self._limiter.settle(call, call.wasted + used.input + used.output)
@@ -267,13 +276,16 @@ class Meter:
         final: bool = True,
     ) -> None:
         request, key, latency = call.request, call.key, self._clock() - call.started
-        deployment, price, first_token = None, None, None
+        deployment, price, first_token, fallback, cost = None, None, None, None, 0
         if attempt is not None:
-            deployment, first_token = attempt.deployment, attempt.first_token
+            deployment, first_token, fallback = attempt.deployment, attempt.first_token, attempt.fallback
             price = deployment.listing.price
+            cost = 0 if price is None else price.cost(used)
+            if attempt.reservation:
+                self._limiter.spend(attempt, cost)
         record = UsageRecord(
             request_id=request.id,
-            time=time.time() - latency,
+            time=call.time,
             key_id=key.id,
             key_name=key.name,
             route=request.model,  # what was asked for; the deployment tells where a fallback took it
@@ -285,12 +297,13 @@ class Meter:
             input_tokens=used.input,
             output_tokens=used.output,
             cached_tokens=used.cached,
-            cost=0 if price is None else price.cost(used),
+            cost=cost,
             priced=price is not None or deployment is None,
             estimated=estimated,
             latency=latency,
             first_token=first_token,
             final=final,
+            fallback=fallback,
         )
         self._write(record, request)
 

@@ -17,6 +17,7 @@ FLOORS = {
             "gateway.routes",
             "gateway.strict",
             "gateway.money",
+            "gateway.windows",
             "gateway.dialects*",
             "gateway.trace",
             "gateway.changes",

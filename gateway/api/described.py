@@ -16,7 +16,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def key(key: Key) -> Mapping[str, Any]:
-    """A key as JSON shows it. Times are UTC epoch seconds."""
+    """A key as JSON shows it. Times are UTC epoch seconds, money USD."""
+    budget = key.limits.budget
     return {
         "id": key.id,
         "name": key.name,
@@ -25,6 +26,8 @@ def key(key: Key) -> Mapping[str, Any]:
         "rpm": key.limits.rpm,
         "tpm": key.limits.tpm,
         "concurrency": key.limits.concurrency,
+        "max_budget": None if budget is None else budget.most / 1e9,
+        "budget_duration": None if budget is None else budget.duration,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api import described
 from gateway.api.access import Access
-from gateway.keys import Keys
+from gateway.keys import Keys, budget
 from gateway.routes import Limits
 from gateway.types import Key, Scope
 
@@ -25,6 +25,10 @@ class NewKey(BaseModel):
     rpm: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Requests a minute")
     tpm: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Tokens a minute")
     concurrency: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Calls at once")
+    max_budget: float | None = Field(None, strict=True, gt=0, le=9 * 10**6, description="USD it may spend")
+    budget_duration: str | None = Field(
+        None, max_length=8, description="In which it may: 15m, 1h, 1d, 1w, 30d, 1mo; null for ever", examples=["1mo"]
+    )
     expires_in: float | None = Field(
         None, strict=True, gt=0, le=100 * 365 * 86400, description="Seconds it is valid for"
     )
@@ -41,7 +45,7 @@ def router(access: Access, keys: Keys) -> APIRouter:
     @api.post("", status_code=201)
     def create(new: NewKey) -> dict[str, Any]:
         """Make a key. The answer is the only place its secret (`key`) is ever shown."""
-        limits = Limits(new.rpm, new.tpm, new.concurrency)
+        limits = Limits(new.rpm, new.tpm, new.concurrency, budget(new.max_budget, new.budget_duration))
         key, secret = keys.create(
             new.name, scopes=new.scopes, routes=new.routes, limits=limits, expires_in=new.expires_in
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.routes import Limits
+from gateway.routes import Budget, Limits
 from gateway.store.tables import key_changes, keys
 from gateway.types import Key, Scope
 
@@ -58,6 +58,7 @@ def _changing(connection: Connection, statement: Any) -> None:
 
 
 def _row(key: Key) -> dict[str, Any]:
+    budget = key.limits.budget
     return {
         "id": key.id,
         "name": key.name,
@@ -69,16 +70,19 @@ def _row(key: Key) -> dict[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "max_budget": None if budget is None else budget.most,
+        "budget_duration": None if budget is None else budget.duration,
     }
 
 
 def _key(row: RowMapping) -> Key:
+    budget = None if row["max_budget"] is None else Budget(row["max_budget"], row["budget_duration"])
     return Key(
         id=row["id"],
         name=row["name"],
         scopes=frozenset(Scope(scope) for scope in json.loads(row["scopes"])),
         routes=None if row["routes"] is None else frozenset(json.loads(row["routes"])),
-        limits=Limits(row["rpm"], row["tpm"], row["concurrency"]),
+        limits=Limits(row["rpm"], row["tpm"], row["concurrency"], budget),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],

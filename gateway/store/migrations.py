@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Boolean, Column, true
+from sqlalchemy import BigInteger, Boolean, Column, String, true
 
 from gateway.database import Database
 from gateway.store.tables import metadata
@@ -26,7 +26,14 @@ def _attempts(operations: Operations) -> None:
     operations.add_column("gateway_usage", Column("final", Boolean, nullable=False, server_default=true()))
 
 
-STEPS: Sequence[_Step] = (_Step(2, _attempts),)
+def _budgets(operations: Operations) -> None:
+    """Budgets of keys, and which route's budget an attempt was spent of."""
+    operations.add_column("gateway_keys", Column("max_budget", BigInteger))
+    operations.add_column("gateway_keys", Column("budget_duration", String(8)))
+    operations.add_column("gateway_usage", Column("fallback", String(200)))
+
+
+STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets))
 
 
 def migrate(database: Database) -> None:

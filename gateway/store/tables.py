@@ -21,6 +21,9 @@ keys = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
+    # Of a budget: nano-dollars, and in which windows.
+    Column("max_budget", BigInteger),
+    Column("budget_duration", String(8)),
 )
 
 # One row: every change of a key adds one, and every process looks at it.
@@ -66,6 +69,8 @@ usage = Table(
     Column("first_token", Float),
     # False: an attempt that used tokens and did not become its call's answer.
     Column("final", Boolean, nullable=False, server_default=true()),
+    # The route under way, where it is not the one asked.
+    Column("fallback", String(200)),
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )

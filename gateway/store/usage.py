@@ -88,6 +88,16 @@ class UsageStore:
             )
             return None if row is None else UsageRecord(**{name: row[name] for name in _FIELDS})
 
+    def spent(self, whose: str, since: float, until: float | None) -> int:
+        """Nano-dollars of `key:<id>` or `route:<name>`, for calls that began from `since` until `until`."""
+        kind, _, name = whose.partition(":")
+        theirs = usage.c.key_id if kind == "key" else func.coalesce(usage.c.fallback, usage.c.route)
+        statement = select(func.sum(usage.c.cost)).where(theirs == name, usage.c.time >= since)
+        if until is not None:
+            statement = statement.where(usage.c.time < until)
+        with self._database.read() as connection:
+            return int(connection.scalar(statement) or 0)
+
     def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
         """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order."""
         groups = [_GROUPS[name].label(name) for name in by]

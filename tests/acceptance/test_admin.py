@@ -69,7 +69,8 @@ def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def test_the_life_of_a_key(server: Server, admin: httpx.Client) -> None:
-    created = made(admin, name="life", routes=["chat"], rpm=60, tpm=1000, concurrency=2, expires_in=3600)
+    created = made(admin, name="life", routes=["chat"], rpm=60, tpm=1000, concurrency=2, max_budget=0.1,
+                   budget_duration="1mo", expires_in=3600)  # fmt: skip
     secret = created.pop("key")
     assert created == {
         "id": created["id"],
@@ -79,6 +80,8 @@ def test_the_life_of_a_key(server: Server, admin: httpx.Client) -> None:
         "rpm": 60,
         "tpm": 1000,
         "concurrency": 2,
+        "max_budget": 0.1,
+        "budget_duration": "1mo",
         "created_at": pytest.approx(time.time(), abs=30),
         "expires_at": pytest.approx(time.time() + 3600, abs=30),
         "revoked_at": None,
@@ -129,6 +132,12 @@ BAD_KEYS: dict[str, tuple[bytes, str | None]] = {
     "an empty route": (b'{"name": "a", "routes": [""]}', "routes"),
     "no scope": (b'{"name": "a", "scopes": []}', "scopes"),
     "an unknown scope": (b'{"name": "a", "scopes": ["inference", "root"]}', "scopes.1"),
+    "no money": (b'{"name": "a", "max_budget": 0}', "max_budget"),
+    "money below a nano-dollar": (b'{"name": "a", "max_budget": 1e-10}', "max_budget"),
+    "money without end": (b'{"name": "a", "max_budget": 1e400}', "max_budget"),
+    "money as a text": (b'{"name": "a", "max_budget": "5"}', "max_budget"),
+    "a duration without money": (b'{"name": "a", "budget_duration": "1d"}', "max_budget"),
+    "a duration that is none": (b'{"name": "a", "max_budget": 1, "budget_duration": "1y"}', "budget_duration"),
     "rpm zero": (b'{"name": "a", "rpm": 0}', "rpm"),
     "rpm negative": (b'{"name": "a", "rpm": -1}', "rpm"),
     "rpm a fraction": (b'{"name": "a", "rpm": 1.5}', "rpm"),
@@ -143,7 +152,7 @@ BAD_KEYS: dict[str, tuple[bytes, str | None]] = {
     "expires never": (b'{"name": "a", "expires_in": Infinity}', "expires_in"),
     "expires not a number": (b'{"name": "a", "expires_in": NaN}', "expires_in"),
     "expires as on the command line": (b'{"name": "a", "expires_in": "30d"}', "expires_in"),
-    "an unknown field": (b'{"name": "a", "max_budget": 5}', "max_budget"),
+    "an unknown field": (b'{"name": "a", "soft_budget": 5}', "soft_budget"),
     "an id of one's own": (b'{"name": "a", "id": "key_mine"}', "id"),
 }
 
@@ -331,5 +340,5 @@ def test_the_description_is_whole(admin: httpx.Client) -> None:
     wanted = {"/admin/keys", "/admin/keys/{key_id}", "/admin/usage", "/admin/usage/{request_id}", "/v1/messages"}
     assert wanted <= set(described["paths"])
     assert set(described["components"]["schemas"]["NewKey"]["properties"]) == {
-        "name", "routes", "scopes", "rpm", "tpm", "concurrency", "expires_in",
+        "name", "routes", "scopes", "rpm", "tpm", "concurrency", "max_budget", "budget_duration", "expires_in",
     }  # fmt: skip

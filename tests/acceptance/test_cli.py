@@ -131,6 +131,11 @@ USAGE_ERRORS: dict[str, tuple[Sequence[str], str]] = {
     "a key without a name": (["keys", "create"], "Missing option '--name'"),
     "no requests at all": (["keys", "create", "--name", "a", "--rpm", "0"], "--rpm"),
     "too many tokens": (["keys", "create", "--name", "a", "--tpm", "9999999999"], "--tpm"),
+    "no money": (["keys", "create", "--name", "a", "--max-budget", "0"], "--max-budget"),
+    "money by the letter": (["keys", "create", "--name", "a", "--max-budget", "ten"], "--max-budget"),
+    "money that is not a number": (["keys", "create", "--name", "a", "--max-budget", "nan"], "--max-budget"),
+    "time without money": (["keys", "create", "--name", "a", "--budget-duration", "1d"], "--max-budget"),
+    "no such time": (["keys", "create", "--name", "a", "--max-budget", "1", "--budget-duration", "1y"], "--budget-dur"),
     "calls by the letter": (["keys", "create", "--name", "a", "--concurrency", "x"], "--concurrency"),
     "an unknown scope": (["keys", "create", "--name", "a", "--scopes", "inference,root"], "'root' is none of"),
     "no scope": (["keys", "create", "--name", "a", "--scopes", ","], "--scopes"),
@@ -157,6 +162,7 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
     assert "There are no keys yet" in printed("keys", "list", cwd=tmp_path)
     assert data("keys", "list", cwd=tmp_path) == []
     options = ["--rpm", "5", "--tpm", "1000", "--concurrency", "2", "--routes", "chat, other", "--expires", "30d"]
+    options += ["--max-budget", "12.5", "--budget-duration", "30d"]
     created = data("keys", "create", "--name", "bot", *options, "--scopes", "tracking,admin", cwd=tmp_path)
     assert next(iter(created)) == "id"
     secret = created.pop("key")
@@ -169,6 +175,8 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "rpm": 5,
         "tpm": 1000,
         "concurrency": 2,
+        "max_budget": 12.5,
+        "budget_duration": "30d",
         "created_at": 0,
         "expires_at": 0,
         "revoked_at": None,
@@ -178,7 +186,7 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
     assert data("keys", "list", cwd=tmp_path) == [created]
     table = printed("keys", "list", cwd=tmp_path)
     assert secret not in table
-    assert re.search(rf"{created['id']} +bot +active +admin,tracking +chat,other +5 +1000 +2 +\d{{4}}-", table)
+    assert re.search(rf"{created['id']} +bot +active +admin,tracking +chat,other +5 +1000 +2 +12\.5 +\d{{4}}-", table)
     assert data("keys", "revoke", created["id"], cwd=tmp_path) == {"id": created["id"], "revoked": True}
     assert "is revoked" in printed("keys", "revoke", created["id"], cwd=tmp_path)
     assert data("keys", "list", cwd=tmp_path)[0]["state"] == "revoked"

@@ -23,6 +23,7 @@ routes:
     deployments: [{provider: busy, model: m}, {provider: fake, model: m, concurrency: 4}]
     fallbacks: [spare]
   spare: {deployments: [{provider: fake, model: spare}], limits: {rpm: 7}}
+  paid: {deployments: [{provider: fake, model: m}], limits: {max_budget: 2.5, budget_duration: 1d}}
   tight: {deployments: [{provider: fake, model: m}], limits: {rpm: 2}}
   sticky: {sticky: x-session, deployments: [{provider: fake, model: a}, {provider: fake, model: b, weight: 3}]}
   down: {deployments: [{provider: busy, model: n}], fallbacks: [spare], cooldown: {failures: 1, seconds: 60}}
@@ -81,6 +82,11 @@ CASES: dict[str, tuple[dict[str, str], str | None, dict[str, tuple[bool, str]]]]
         {"model": "tight", "key": "carol"},
         "fake/m",
         {"route rpm": (True, "1 of 2 in use."), "key rpm": (True, "0 of 5 in use.")},
+    ),
+    "a budget nobody asked of": (
+        {"model": "paid"},
+        "fake/m",
+        {"route max_budget": (None, "$2.5 in 1d; nobody has asked for any of it since the start.")},
     ),
 }
 

@@ -14,14 +14,6 @@ from gateway.errors import ConfigError
 from gateway.types import Claim, Grant, Refusal, Rule
 
 
-@pytest.fixture
-async def counters(redis_or_none: str | None) -> AsyncIterator[Counters]:
-    made: Counters = MemoryCounters() if redis_or_none is None else RedisCounters(redis_or_none)
-    await made.start()
-    yield made
-    await made.close()
-
-
 async def settle(counters: Counters, grant: Grant, tokens: int, scope: str | None = None) -> None:
     counters.settle(grant, tokens, scope)
     telling = getattr(counters, "_telling", set())  # Redis is told in the background

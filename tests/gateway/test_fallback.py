@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from gateway import tokens
+from gateway.budgets import Budgets
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
 from gateway.errors import BadRequest, RateLimited, UpstreamFailed, UpstreamSilent
@@ -61,7 +62,7 @@ class Bench:
         named = {provider.name: provider for provider in providers}
         self.router = Router(Config({}, {route.name: route for route in routes}), named, Health())
         self.counters = MemoryCounters()
-        self.limiter = Limiter(self.counters)
+        self.limiter = Limiter(self.counters, Budgets(self.counters, self.ledger))
         self.meter = Meter(self.ledger, self.limiter)
         self.routes = {route.name: route for route in routes}
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from gateway import limits, tokens
+from gateway.budgets import Budgets
 from gateway.counters import MemoryCounters
 from gateway.errors import BadRequest, RateLimited
 from gateway.limits import Limiter
 from gateway.money import Listing
 from gateway.routes import Deployment, Limits, Route, RouteTask, Task
 from gateway.types import Key, Request, Scope
+from tests.gateway.conftest import NothingSpent
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20  # 201 tokens
 
@@ -41,7 +43,8 @@ def route(limits: Limits | None = None, **fields: object) -> Route:
 
 @pytest.fixture
 def limiter() -> Limiter:
-    return Limiter(MemoryCounters())
+    counters = MemoryCounters()
+    return Limiter(counters, Budgets(counters, NothingSpent()))
 
 
 async def admitted(limiter: Limiter, limits: Limits, **body: Any) -> tuple[int, int]:

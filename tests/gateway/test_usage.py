@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.budgets import Budgets
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
 from gateway.errors import BadRequest, Overloaded, RateLimited, UpstreamFailed, UpstreamTimeout
@@ -43,7 +44,7 @@ class Bench:
         self.journal = Journal(folder / "journal")
         self.ledger = Ledger(self.journal, UsageStore(self.database))
         self.counters = MemoryCounters()
-        self.limiter = Limiter(self.counters)
+        self.limiter = Limiter(self.counters, Budgets(self.counters, self.ledger))
         now = iter(range(1000))
         self.meter = Meter(self.ledger, self.limiter, lambda: next(now) / 10)
 

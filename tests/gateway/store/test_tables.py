@@ -70,7 +70,9 @@ def test_a_fresh_database_has_the_tables_of_the_code(database: Database) -> None
 
 def test_the_first_versions_tables_become_those_of_the_code(database: Database) -> None:
     migrations.migrate(database)
-    for undo in ("ALTER TABLE gateway_usage DROP COLUMN final", "UPDATE schema_versions SET version = 1"):
+    added = {"gateway_usage": ["final", "fallback"], "gateway_keys": ["max_budget", "budget_duration"]}
+    dropped = [f"ALTER TABLE {table} DROP COLUMN {one}" for table, names in added.items() for one in names]
+    for undo in (*dropped, "UPDATE schema_versions SET version = 1"):
         database.write(lambda connection, undo=undo: connection.exec_driver_sql(undo))
     assert described(database) != wanted(database)
     migrations.migrate(database)

@@ -1,0 +1,173 @@
+"""Budgets of keys and routes: an attempt holds the most it may cost before it starts, and settles what it did cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from gateway import tokens
+from gateway.counters import Counters
+from gateway.dialects.registry import DIALECTS
+from gateway.errors import BadRequest, BudgetExceeded, GatewayError, RateLimited
+from gateway.money import usd
+from gateway.routes import CONVERSATIONS, Budget, Deployment, Route, Task
+from gateway.types import Attempt, Call, Claim, Refusal, Rule
+from gateway.windows import Window, window
+
+#: Tasks whose answers are written in tokens, and those whose answers have none.
+_WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
+_READ = frozenset((Task.EMBEDDINGS, Task.MODERATIONS, Task.RERANK))
+
+
+class Balances(Protocol):
+    """Knows what was spent."""
+
+    async def spent(self, whose: str, since: float, until: float | None) -> int:
+        """Nano-dollars spent by `key:<id>` or on `route:<name>` by calls that began from `since` until `until`."""
+
+
+class Budgets:
+    """What calls claim of budgets. A budget that was not asked of before is opened with what the ledger says of it."""
+
+    def __init__(self, counters: Counters, balances: Balances) -> None:
+        self._counters = counters
+        self._balances = balances
+        self._opening: dict[str, asyncio.Task[None]] = {}
+
+    def claims(
+        self, call: Call, route: Route, deployments: Iterable[Deployment], body: Mapping[str, Any] | None = None
+    ) -> list[Claim]:
+        """What an attempt at any of `deployments` holds of the budgets of the call's key and of `route`.
+
+        `body` is what it asks, where that is not the call's own. Raises `BadRequest` where nobody knows its cost.
+        """
+        budgets = [(f"key:{call.key.id}", call.key.limits.budget), (f"route:{route.name}", route.limits.budget)]
+        applying = [(whose, budget) for whose, budget in budgets if budget is not None]
+        if not applying:
+            return []
+        most = _most(call, route, deployments, body)
+        return [
+            Claim(f"{whose}@{window(budget.duration, call.time).start}", Rule.BUDGET, budget.most, most, most)
+            for whose, budget in applying
+        ]
+
+    def spend(self, holder: Call | Attempt, cost: int) -> None:
+        """Settle what `holder` holds at `cost` nano-dollars. Again, it does nothing."""
+        if holder.reservation:
+            money, holder.reservation = holder.reservation, ()
+            self._counters.spend(money, cost)
+
+    async def open(self, claim: Claim, call: Call) -> None:
+        """Begin the window of `claim` with what was spent in it. However many ask, the ledger is asked once."""
+        scope, until = claim.scope, _window(claim, call).end
+        opening = self._opening.get(scope)
+        if opening is None:
+            opening = self._opening[scope] = asyncio.create_task(self._open(scope, until))
+            opening.add_done_callback(lambda _: self._opening.pop(scope, None))
+        await asyncio.shield(opening)
+
+    async def _open(self, scope: str, until: int | None) -> None:
+        whose, _, start = scope.rpartition("@")
+        await self._counters.open(scope, await self._balances.spent(whose, float(start), until))
+
+
+def _budget(claim: Claim, call: Call) -> Budget | None:
+    """The budget that `claim` is of."""
+    limits = call.route.limits if claim.scope.startswith("route:") else call.key.limits
+    return limits.budget
+
+
+def _window(claim: Claim, call: Call) -> Window:
+    budget = _budget(claim, call)
+    return window(budget.duration if budget else None, call.time)
+
+
+def check_price(route: Route, deployment: Deployment) -> None:
+    """Refuse a deployment whose price nobody knows, where `route` does not call that free."""
+    if deployment.listing.price is None and not route.free_if_unpriced:
+        raise BadRequest(
+            f"A budget applies, and nobody knows what {deployment.id} costs. Whoever runs this gateway can write its "
+            f"price into config/prices.yaml, or `unpriced: free` at the route '{route.name}'.",
+            code="unpriced_model",
+        )
+
+
+def _most(call: Call, route: Route, deployments: Iterable[Deployment], body: Mapping[str, Any] | None) -> int:
+    """The most an attempt at any of `deployments` may cost, in nano-dollars."""
+    costs: list[int] = []
+    unknown: BadRequest | None = None
+    for deployment in deployments:
+        try:
+            check_price(route, deployment)
+            costs.append(_cost(call, route, deployment, body))
+        except BadRequest as error:
+            unknown = unknown or error
+    if not costs and unknown is not None:
+        raise unknown
+    return max(costs, default=0)
+
+
+def _cost(call: Call, route: Route, deployment: Deployment, body: Mapping[str, Any] | None) -> int:
+    price = deployment.listing.price
+    if price is None or not price.most(1, 1):  # free, however long it becomes
+        return 0
+    if body is None:
+        read = call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
+    else:
+        read = tokens.estimate(body)
+    return price.most(read, _written(call, route, deployment))
+
+
+def _written(call: Call, route: Route, deployment: Deployment) -> int:
+    """The most tokens an answer may have."""
+    request = call.request
+    if request.task in _READ:
+        return 0
+    if request.task not in _WRITTEN:
+        raise BadRequest(
+            f"A budget applies, and {request.task.value} is not billed by tokens: what it may cost is not known here.",
+            code="unpriced_task",
+        )
+    asked, answers = request.output or DIALECTS[request.task].output(request.body)[:2]
+    most = route.max_output_tokens
+    cap = asked if most is None or (asked is not None and asked < most) else most
+    cap = deployment.listing.max_output_tokens if cap is None else cap
+    if cap is None:
+        raise BadRequest(
+            f"A budget applies, and nobody knows how long an answer of {deployment.id} may become: send max_tokens.",
+            param="max_tokens",
+            code="unbounded_cost",
+        )
+    return cap * answers
+
+
+def refused(refusal: Refusal, call: Call) -> GatewayError:
+    """Why a budget refused: what the call may cost, what is spent and held, and when the budget begins anew."""
+    claim, held, budget = refusal.claim, refusal.held, _budget(refusal.claim, call)
+    whose = claim.scope.rpartition("@")[0]
+    owner = f"Route '{whose.removeprefix('route:')}'" if whose.startswith("route:") else "This key"
+    period = "in all" if budget is None or budget.duration is None else f"in {budget.duration}"
+    may = f"{owner} may spend {usd(claim.limit)} {period} (max_budget)"
+    if claim.least > claim.limit:
+        return BadRequest(
+            f"This call may cost {usd(claim.least)}, but {may[0].lower()}{may[1:]}: it can never be let in. "
+            "Send a shorter prompt or a smaller max_tokens.",
+            code="request_exceeds_limit",
+        )
+    spent = refusal.used - held
+    if spent + claim.least <= claim.limit:
+        return RateLimited(
+            f"{may}; {usd(spent)} are spent and running calls hold {usd(held)}, this call may cost "
+            f"{usd(claim.least)}. Try again in 1 s.",
+            retry_after=1.0,
+        )
+    end = _window(claim, call).end
+    until = "It does not begin anew."
+    if end is not None:
+        until = f"It begins anew at {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC; no shorter wait helps."
+    return BudgetExceeded(
+        f"{may}; {usd(spent)} are spent, and this call may cost {usd(claim.least)}. {until}",
+        retry_after=None if end is None else max(1.0, end - call.time),
+    )

@@ -1,0 +1,111 @@
+"""The scripts of `counters_redis`, each one step that nothing comes between."""
+
+from __future__ import annotations
+
+# Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
+# sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
+# A budget's window is a hash: `used` (spent and held), `held`, and what each running attempt holds by its id.
+TAKE = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local id, window = ARGV[1], 60000000
+local fits = {}
+for i = 1, #KEYS / 2 do
+  local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
+  local a = 2 + (i - 1) * 4
+  local rule, limit, amount, least = ARGV[a], tonumber(ARGV[a+1]), tonumber(ARGV[a+2]), tonumber(ARGV[a+3])
+  local used
+  if rule == 'concurrency' then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    used = redis.call('ZCARD', key)
+  elseif rule == 'max_budget' then
+    used = redis.call('HGET', key, 'used')
+    if not used then return {2, i} end
+    used = tonumber(used)
+  else
+    local freed = 0
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now - window)) do
+      freed = freed + tonumber(string.match(member, ':(%d+)$'))
+    end
+    if freed > 0 then redis.call('DECRBY', sum, freed) end
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
+    used = tonumber(redis.call('GET', sum) or '0')
+  end
+  local fit = math.min(amount, limit - used)
+  if fit < least then
+    local wait, needed, held = 1000000, least - (limit - used), 0
+    if rule == 'max_budget' then
+      held = tonumber(redis.call('HGET', key, 'held') or '0')
+    elseif rule ~= 'concurrency' then
+      wait = window
+      local entries = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+      for n = 1, #entries, 2 do
+        needed = needed - tonumber(string.match(entries[n], ':(%d+)$'))
+        if needed <= 0 then wait = tonumber(entries[n+1]) + window - now break end
+      end
+    end
+    return {0, i, used, wait, held}
+  end
+  fits[i] = {fit, used}
+end
+local answer = {1}
+for i = 1, #KEYS / 2 do
+  local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
+  local rule, limit = ARGV[2 + (i - 1) * 4], tonumber(ARGV[3 + (i - 1) * 4])
+  local fit, used = fits[i][1], fits[i][2]
+  if rule == 'concurrency' then
+    redis.call('ZADD', key, now + tonumber(ARGV[#ARGV - 1]), id)
+  elseif rule == 'max_budget' then
+    redis.call('HINCRBY', key, 'used', fit)
+    redis.call('HINCRBY', key, 'held', fit)
+    redis.call('HSET', key, 'r:' .. id, fit)
+  else
+    redis.call('ZADD', key, now, id .. ':' .. fit)
+    redis.call('INCRBY', sum, fit)
+    redis.call('EXPIRE', sum, 120)
+  end
+  redis.call('EXPIRE', key, rule == 'max_budget' and tonumber(ARGV[#ARGV]) or 120)
+  answer[#answer + 1] = fit
+  answer[#answer + 1] = limit - used - fit
+end
+return answer
+"""
+SETTLE = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local id, tokens = ARGV[1], tonumber(ARGV[2])
+for i = 1, #KEYS / 2 do
+  local key, sum, fit = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 + i]
+  if fit == 'c' then
+    redis.call('ZREM', key, id)
+  else
+    local claimed = tonumber(fit)
+    local at = redis.call('ZSCORE', key, id .. ':' .. fit)
+    local there = at and claimed or 0
+    local left = tokens
+    if not at or tonumber(at) <= now - 60000000 then
+      -- The claim has left the window already; what was used beyond it has never been in one.
+      at, left = now, math.max(0, tokens - claimed)
+    end
+    redis.call('ZREM', key, id .. ':' .. fit)
+    if left > 0 then redis.call('ZADD', key, at, id .. ':' .. left) end
+    redis.call('INCRBY', sum, left - there)
+    redis.call('EXPIRE', key, 120)
+    redis.call('EXPIRE', sum, 120)
+  end
+end
+"""
+# What Redis does not hold is counted all the same: it was emptied meanwhile, and opened anew with what was spent. Not
+# when it is told again: then it was told already, and only its answer was lost.
+SPEND = """
+local field, cost = 'r:' .. ARGV[1], tonumber(ARGV[2])
+for _, key in ipairs(KEYS) do
+  local held = redis.call('HGET', key, field)
+  if held or (ARGV[3] == '0' and redis.call('EXISTS', key) == 1) then
+    held = tonumber(held or '0')
+    redis.call('HINCRBY', key, 'used', cost - held)
+    redis.call('HINCRBY', key, 'held', 0 - held)
+    redis.call('HDEL', key, field)
+  end
+end
+"""

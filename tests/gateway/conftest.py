@@ -1,0 +1,26 @@
+"""What tests of the gateway's parts share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.counters import Counters, MemoryCounters
+from gateway.counters_redis import RedisCounters
+
+
+@pytest.fixture
+async def counters(redis_or_none: str | None) -> AsyncIterator[Counters]:
+    """Counters in memory, then in a real Redis."""
+    made: Counters = MemoryCounters() if redis_or_none is None else RedisCounters(redis_or_none)
+    await made.start()
+    yield made
+    await made.close()
+
+
+class NothingSpent:
+    """Balances of a ledger without a line."""
+
+    async def spent(self, whose: str, since: float, until: float | None) -> int:
+        return 0

@@ -1,0 +1,219 @@
+"""What an attempt holds of budgets, and that all of it comes back but for its cost, however the call goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import tokens
+from gateway.budgets import Budgets
+from gateway.counters import MemoryCounters
+from gateway.database import open_database
+from gateway.errors import BadRequest, BudgetExceeded, GatewayError, RateLimited
+from gateway.fallback import Way, send
+from gateway.health import Health
+from gateway.journal import Journal
+from gateway.ledger import Ledger
+from gateway.limits import Limiter
+from gateway.money import FREE, Listing, Price, Rates, Tokens
+from gateway.providers.fake import FakeProvider
+from gateway.rescue import TextRescue
+from gateway.routes import Budget, Config, Deployment, Limits, ProviderSpec, Retries, Route, Strategy, Task
+from gateway.routing import Router
+from gateway.store import migrations
+from gateway.store.usage import UsageStore
+from gateway.types import Answer, Call, Claim, Grant, Key, Refusal, Request, Rule, Scope, UsageFilter
+from gateway.usage import Meter
+
+#: A dollar a token: sums are told in dollars.
+PRICE = Price(Rates(Decimal(1), Decimal(1)))
+DOLLAR = 10**9
+BODY = {"model": "first", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
+GOOD: Mapping[str, Any] = {"answer": "one two three", "usage": {"prompt_tokens": 2, "completion_tokens": 3}}
+BAD: Mapping[str, Any] = {"error": {"status": 503}}
+LISTED = Listing(PRICE, max_output_tokens=20)
+
+
+def deployment(provider: str, listing: Listing = LISTED) -> Deployment:
+    return Deployment(provider, "m", listing=listing)
+
+
+class Bench:
+    """Routes over fakes, real counters, a real ledger; a key of a thousand dollars."""
+
+    def __init__(self, ledger: Ledger, scripts: Mapping[str, list[Mapping[str, Any]]]) -> None:
+        self.ledger = ledger
+        self.counters = MemoryCounters()
+        self.limiter = Limiter(self.counters, Budgets(self.counters, ledger))
+        self.meter = Meter(ledger, self.limiter)
+        self.providers = {
+            name: FakeProvider(ProviderSpec(name, "fake", options={"script": script}))
+            for name, script in scripts.items()
+        }
+
+    async def call(
+        self, *routes: Route, most: int = 1000, streamed: bool = False, **body: Any
+    ) -> tuple[Answer | GatewayError, bytes]:
+        """How one call ends: its answer or error, and what a stream said."""
+        router = Router(Config({}, {route.name: route for route in routes}), self.providers, Health())
+        self.key = Key("k", "k", frozenset(Scope), limits=Limits(budget=Budget(most * DOLLAR)))
+        request = Request("req_1", Task.CHAT, routes[0].name, {**BODY, **body}, streamed, {})
+        call = await self.limiter.admit(self.key, routes[0], request)
+        way = Way(router, self.limiter, call)
+        try:
+            answer = await send(way, self.meter)
+            rescue = TextRescue(way, self.meter) if routes[0].rescue else None
+            answer = self.meter.metered(call, answer, rescue)
+        except GatewayError as error:
+            self.meter.close(call, error)
+            return error, b""
+        said = b"".join([chunk async for chunk in answer.chunks]) if answer.chunks is not None else b""
+        return answer, said
+
+    async def standing(self, most: int = 1000) -> tuple[float, float]:
+        """Dollars spent, by the counters and by the ledger, with nothing held."""
+        refusal = await self.counters.take(
+            [Claim("key:k@0", Rule.BUDGET, most * DOLLAR, most * DOLLAR + 1, most * DOLLAR + 1)]
+        )
+        assert isinstance(refusal, Refusal)
+        assert refusal.held == 0
+        [total] = await self.ledger.sums([], UsageFilter())
+        assert refusal.used == total.cost
+        return refusal.used / DOLLAR, total.calls
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    database = open_database(f"sqlite:///{tmp_path / 'usage.db'}")
+    migrations.migrate(database)
+    made = Ledger(Journal(tmp_path / "journal"), UsageStore(database))
+    yield made
+    await made.close()
+    database.close()
+
+
+async def held_by(bench: Bench, route: Route, **body: Any) -> tuple[int, float]:
+    """The estimate of a call's input, and the dollars it holds when it is admitted."""
+    key = Key("k", "k", frozenset(Scope), limits=Limits(budget=Budget(10**6 * DOLLAR)))
+    fields = {name: value for name, value in {**BODY, **body}.items() if value is not None}
+    call: Call = await bench.limiter.admit(key, route, Request("req_1", Task.CHAT, "first", fields, False, {}))
+    grant: Grant = call.grants[0]
+    assert call.reservation == grant.money
+    bench.meter.close(call, RateLimited("over"))
+    assert not call.reservation
+    return call.input_estimate, sum(note[1] for note in grant.money if isinstance(note, tuple)) / DOLLAR
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "written"),
+    [
+        ({}, {}, 10),
+        ({"n": 3}, {}, 30),
+        ({"max_tokens": None}, {"max_output_tokens": 15}, 15),
+        ({"max_tokens": None}, {}, 20),
+        ({"max_tokens": None, "max_completion_tokens": 7}, {}, 7),
+    ],
+)
+async def test_an_attempt_holds_its_input_and_the_most_it_may_write(
+    ledger: Ledger, body: dict[str, Any], fields: dict[str, Any], written: int
+) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    estimate, held = await held_by(bench, Route("first", (deployment("a"),), **fields), **body)
+    assert held == estimate + written
+
+
+async def test_the_dearest_deployment_counts_and_tiers_do(ledger: Ledger) -> None:
+    dear = Price(Rates(Decimal(1), Decimal(2), reasoning=Decimal(5)), ((10, Rates(Decimal(3), Decimal(1))),))
+    assert dear.most(5, 10) == 55 * DOLLAR
+    assert dear.most(100, 10) == 310 * DOLLAR
+    assert dear.cost(Tokens(100, 10)) <= dear.most(100, 10)
+    bench = Bench(ledger, {"a": [GOOD], "b": [GOOD]})
+    route = Route("first", (deployment("a"), deployment("b", Listing(dear))))
+    estimate, held = await held_by(bench, route)
+    assert held == 3 * estimate + 10
+
+
+async def test_what_is_free_needs_no_bound(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    _, held = await held_by(bench, Route("first", (deployment("a", Listing(FREE)),)), max_tokens=None)
+    assert held == 0
+
+
+async def test_a_call_costs_what_it_used(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    await bench.call(Route("first", (deployment("a"),)))
+    assert await bench.standing() == (5, 1)
+
+
+async def test_attempts_that_failed_give_back_what_they_held(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [BAD], "b": [BAD], "c": [GOOD]})
+    first = Route("first", (deployment("a"), deployment("b")), retries=Retries(1, 0.001), fallbacks=("second",))
+    answer, _ = await bench.call(first, Route("second", (deployment("c"),)))
+    assert isinstance(answer, Answer)
+    assert await bench.standing() == (5, 1)
+
+
+async def test_a_call_that_fails_everywhere_costs_nothing(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [BAD], "b": [BAD]})
+    answer, _ = await bench.call(Route("first", (deployment("a"), deployment("b"))))
+    assert isinstance(answer, Answer)
+    assert answer.status == 503
+    assert await bench.standing() == (0, 1)
+
+
+async def test_both_attempts_of_a_hedge_hold_and_settle_their_own(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [{**GOOD, "delay": 5}], "b": [GOOD]})
+    first = Route("first", (deployment("a"), deployment("b")), hedge=0.05, strategy=Strategy.PRIORITY)
+    await bench.call(first)
+    # The loser pays its prompt.
+    assert await bench.standing() == (5 + tokens.likely(BODY), 1)
+
+
+async def test_without_money_for_a_second_attempt_the_first_is_waited_for(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [{**GOOD, "delay": 0.3}]})
+    first = Route("first", (deployment("a"),), hedge=0.05)
+    answer, _ = await bench.call(first, most=60)
+    assert isinstance(answer, Answer)
+    assert await bench.standing(60) == (5, 1)
+
+
+async def test_a_stream_that_is_rescued_pays_both_attempts(ledger: Ledger) -> None:
+    cut = {"chunks": ["one ", "two "], "cut": 2}
+    bench = Bench(ledger, {"a": [cut], "b": [GOOD]})
+    first = Route("first", (deployment("a"),), rescue=True, fallbacks=("second",))
+    answer, said = await bench.call(first, Route("second", (deployment("b"),)), streamed=True, stream=True)
+    assert b"three" in said
+    assert isinstance(answer, Answer)
+    spent, _ = await bench.standing()
+    assert spent > 5
+
+
+async def test_a_deployment_without_a_price_is_passed_over(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD], "b": [GOOD]})
+    first = Route("first", (deployment("a", Listing()), deployment("b")))
+    for _ in range(6):
+        answer, _ = await bench.call(first)
+        assert isinstance(answer, Answer)
+    assert await bench.standing() == (30, 6)
+    with pytest.raises(BadRequest, match="nobody knows what a/m costs"):
+        await bench.call(Route("first", (deployment("a", Listing()),)))
+
+
+async def test_a_refused_call_holds_nothing(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    first = Route("first", (deployment("a"),))
+    with pytest.raises(BadRequest, match="can never be let in"):
+        await bench.call(first, most=11)
+    refusals = []
+    for _ in range(12):
+        try:
+            await bench.call(first, most=60)
+        except BudgetExceeded as error:
+            refusals.append(error.message)
+    spent, calls = await bench.standing(60)
+    assert (spent, calls) == (5 * calls, 12 - len(refusals))
+    assert f"${spent:.0f} are spent" in refusals[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pydantic import SecretStr
@@ -52,7 +53,11 @@ class Failure(NamedTuple):
     too_long: bool = False
 
 
-async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Answer | Failure:
+#: Told of an attempt just before its upstream is asked.
+Begin = Callable[[Call, Route, Attempt], None]
+
+
+async def attempt(router: Router, call: Call, route: Route, one: Attempt, begin: Begin) -> Answer | Failure:
     """What `one` comes to: an answer, in the caller's dialect if it is whole (a stream is in the attempt's own), or a
     failure that another deployment may not meet. A fault of the caller's, told by the upstream, is an answer.
 
@@ -67,7 +72,7 @@ async def attempt(router: Router, call: Call, route: Route, one: Attempt) -> Ans
     one.place = _Place(condition, _cooldown(route))
     told = False
     try:
-        outcome = await _outcome(router, call, route, one)
+        outcome = await _outcome(router, call, route, one, begin)
         if type(outcome) is Answer and outcome.status < 400:
             told = True
             condition.answered(time.perf_counter() - one.started)
@@ -126,7 +131,9 @@ def _note_end(one: Attempt, outcome: Answer | GatewayError) -> None:
         one.span.end(None, outcome.code)
 
 
-async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> Answer | UpstreamFailed | BadRequest:
+async def _outcome(
+    router: Router, call: Call, route: Route, one: Attempt, begin: Begin
+) -> Answer | UpstreamFailed | BadRequest:
     one.started, one.asked = time.perf_counter(), True
     if route.name != call.request.model:
         one.fallback = route.name
@@ -134,7 +141,9 @@ async def _outcome(router: Router, call: Call, route: Route, one: Attempt) -> An
     one.secrets = provider.secrets
     try:
         one.task = _dialect(provider, call, one.deployment)
-        answer = await _answered(provider, router.fault(route), call, route, one)
+        request = _request(call, route, one)
+        begin(call, route, one)
+        answer = await _answered(provider, router.fault(route), call, route, one, request)
         now = time.perf_counter()
         one.first_token = now - call.started
         if one.span is not None:
@@ -201,12 +210,14 @@ def _dialect(provider: Provider, call: Call, deployment: Deployment) -> Task:
     )
 
 
-async def _answered(provider: Provider, fault: Drawn | None, call: Call, route: Route, one: Attempt) -> Answer:
+async def _answered(
+    provider: Provider, fault: Drawn | None, call: Call, route: Route, one: Attempt, request: UpstreamRequest
+) -> Answer:
     timeouts, stream = route.timeouts, call.request.stream
     patience = timeouts.first_token if stream else timeouts.whole
     if timeouts.total is not None:
         patience = min(patience, timeouts.total)
-    request, sent = _request(call, route, one), time.perf_counter()
+    sent = time.perf_counter()
     deadline = None if timeouts.total is None else asyncio.get_running_loop().time() + timeouts.total
     try:
         with Within(patience):

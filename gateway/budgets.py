@@ -18,11 +18,16 @@ from gateway.windows import Window, window
 
 #: Tasks whose answers are written in tokens, and those whose answers have none.
 _WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
+#: What an answer is taken to be at most when neither caller, route nor price table says.
+_UNSAID_OUTPUT = 4096
 _READ = frozenset((Task.EMBEDDINGS, Task.MODERATIONS, Task.RERANK))
 
 
 class Balances(Protocol):
-    """Knows what was spent."""
+    """Knows what was spent, and is told of every attempt before it may cost anything (`Ledger`)."""
+
+    def begin(self, attempt: tuple[Any, ...]) -> None:
+        """Note an attempt (the fields of `ledger.Begun`). Raises `Overloaded` where that cannot be."""
 
     async def spent(self, whose: str, since: float, until: float | None) -> int:
         """Nano-dollars spent by `key:<id>` or on `route:<name>` by calls that began from `since` until `until`."""
@@ -52,6 +57,19 @@ class Budgets:
             Claim(f"{whose}@{window(budget.duration, call.time).start}", Rule.BUDGET, budget.most, most, most)
             for whose, budget in applying
         ]
+
+    def begin(self, call: Call, route: Route, attempt: Attempt) -> None:
+        """Note `attempt` with the most it may cost, where that is known: what a kill cuts short is settled at that."""
+        call.attempts = attempt.number = call.attempts + 1
+        request, key, most = call.request, call.key, 0
+        if attempt.deployment.listing.price is not None:
+            most = _bound(call, route, attempt)
+        self._balances.begin(
+            (
+                *(request.id, attempt.number, call.time, key.id, key.name, request.model, attempt.deployment.id),
+                *(request.task.value, request.stream, call.input_estimate, most, attempt.fallback),
+            )
+        )
 
     def spend(self, holder: Call | Attempt, cost: int) -> None:
         """Settle what `holder` holds at `cost` nano-dollars. Again, it does nothing."""
@@ -118,6 +136,16 @@ def _cost(call: Call, route: Route, deployment: Deployment, body: Mapping[str, A
     else:
         read = tokens.estimate(body)
     return price.most(read, _written(call, route, deployment))
+
+
+def _bound(call: Call, route: Route, attempt: Attempt) -> int:
+    """The most an attempt may cost, as far as anybody can say: an answer without a bound is taken for a long one."""
+    price = attempt.deployment.listing.price
+    try:
+        return _cost(call, route, attempt.deployment, attempt.body)
+    except BadRequest:
+        written = _UNSAID_OUTPUT if call.request.task in _WRITTEN else 0
+        return 0 if price is None else price.most(call.input_estimate, written)
 
 
 def _written(call: Call, route: Route, deployment: Deployment) -> int:

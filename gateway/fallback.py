@@ -39,7 +39,7 @@ async def send(way: Way, meter: Meter) -> Answer:
         if budgeted(call.key, route) and (refused := await way.reserve(route, one)):
             outcome: Answer | Failure = refused
         elif route.hedge is None:
-            outcome = await attempt(router, call, route, one)
+            outcome = await attempt(router, call, route, one, way.begin)
         else:
             outcome = await _Hedge(way, meter, route).first(one, route.hedge)
         if isinstance(outcome, Answer):
@@ -83,7 +83,7 @@ class _Hedge:
             await self._cancel()
 
     def _start(self, one: Attempt) -> None:
-        task = asyncio.create_task(attempt(self._way.router, self._way.call, self._route, one))
+        task = asyncio.create_task(attempt(self._way.router, self._way.call, self._route, one, self._way.begin))
         self._running[task] = one
 
     async def _done(self, within: float | None) -> set[asyncio.Task[Answer | Failure]]:
@@ -112,6 +112,7 @@ class Way:
 
     def __init__(self, router: Router, limiter: Limiter, call: Call) -> None:
         self.router = router
+        self.begin = limiter.begin
         self._limiter = limiter
         self.call = call
         #: Deployments that cannot be told the call in their dialect: asking again would change nothing.

@@ -10,9 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -50,21 +50,53 @@ class Ledger:
         self._filling = threading.Lock()
         # What the log does not have yet. From memory: a record read back from the journal costs as much as its line.
         self._untold: deque[UsageRecord] = deque()
+        #: Of the filling thread.
+        self._open = _Open()
         self._unsaid = 0
         # A thread of its own: the sync must not wait behind a database that does not answer.
         self._tending = ThreadPoolExecutor(1, "journal")
 
+    def begin(self, attempt: tuple[Any, ...]) -> None:
+        """Journal an attempt (the fields of `Begun`) before its upstream is asked.
+
+        Raises `Overloaded` when the disk is full: then nobody is asked.
+        """
+        self._append(orjson.dumps((BEGUN, *attempt)))
+
     def add(self, record: UsageRecord) -> None:
         """Journal one record. Raises `Overloaded` when the disk is full: an unrecorded answer is not given."""
-        try:
-            self._journal.append(orjson.dumps(record))
-        except OSError as error:
-            log.error("A usage record cannot be journalled: %s", error.strerror)
-            raise Overloaded("The usage journal cannot be written.", code="journal_unavailable") from None
+        self._append(orjson.dumps(record))
         if len(self._untold) < _UNTOLD:
             self._untold.append(record)
         else:
             self._unsaid += 1
+
+    def _append(self, line: bytes) -> None:
+        try:
+            self._journal.append(line)
+        except OSError as error:
+            log.error("The usage journal cannot be written: %s", error.strerror)
+            raise Overloaded("The usage journal cannot be written.", code="journal_unavailable") from None
+
+    def recover(self) -> int:
+        """Settle what a killed process had begun, at the most it may have cost; how many attempts. Before any call.
+
+        Again, after another kill, it finds what was settled settled. Blocks on disk and SQL.
+        """
+        oldest = self._store.oldest_open(self._journal.id) or self._store.position(self._journal.id)
+        orphans = _Open()
+        lines, position = self._journal.read(Position(*oldest))
+        while lines:
+            for one in lines:
+                orphans.follow(one, position)
+            lines, position = self._journal.read(position)
+        with contextlib.suppress(Overloaded):  # said already; they are found again at the next start
+            for record in orphans.settled():
+                self.add(record)
+        if orphans.since:
+            log.warning("%d attempts were cut short by a kill: recorded at the most they may have cost.",
+                        len(orphans.since))  # fmt: skip
+        return len(orphans.since)
 
     async def run(self) -> None:
         """Tend the journal and fill SQL for ever. While SQL is away the journal grows, and nothing is lost."""
@@ -148,18 +180,86 @@ class Ledger:
             if not lines:
                 self._stored = stored
                 return
-            records = []
-            for one in lines:
-                record = _record(one)
-                if record is None:
-                    log.error("A line of the usage journal is damaged and passed over: %r", one[:200])
-                else:
-                    records.append(record)
+            records = [record for one in lines if (record := self._open.follow(one, stored)) is not None]
+            oldest = self._open.oldest
             self._store.fill(
-                self._journal.id, records, (stored.segment, stored.offset), (position.segment, position.offset)
+                self._journal.id,
+                records,
+                (stored.segment, stored.offset),
+                (position.segment, position.offset),
+                None if oldest is None else (oldest.segment, oldest.offset),
             )
             stored = self._stored = position
-            self._journal.forget(position)
+            self._journal.forget(position if oldest is None else oldest)
+
+
+class Begun(NamedTuple):
+    """An attempt as the journal has it before its upstream is asked; `cost` is the most it may come to."""
+
+    request_id: str
+    attempt: int
+    time: float
+    key_id: str
+    key_name: str
+    route: str
+    deployment: str
+    task: str
+    stream: bool
+    input_tokens: int
+    cost: int
+    fallback: str | None
+
+
+#: What a line of the journal begins with that is a `Begun`.
+BEGUN = "begun"
+_BEGUN = b'["begun",'
+
+
+class _Open:
+    """The attempts that a journal, read in order, has begun and not settled."""
+
+    def __init__(self) -> None:
+        self.since: dict[tuple[str, int], tuple[Position, Begun]] = {}
+
+    @property
+    def oldest(self) -> Position | None:
+        """A position before the oldest of them."""
+        return next(iter(self.since.values()))[0] if self.since else None
+
+    def follow(self, one: bytes, at: Position) -> dict[str, Any] | None:
+        """The record in a line; None for what is none: an attempt that begins, or a line that is damaged."""
+        record = None
+        if one.startswith(_BEGUN):
+            if begun := _begun(one):
+                self.since[begun.request_id, begun.attempt] = at, begun
+                return None
+        else:
+            record = _record(one)
+        if record is None:
+            log.error("A line of the usage journal is damaged and passed over: %r", one[:200])
+        elif self.since:
+            self.since.pop((record["request_id"], record["attempt"]), None)
+        return record
+
+    def settled(self) -> Iterator[UsageRecord]:
+        """A record for each, at the most it may have cost. The last attempt of a call is its answer."""
+        final = dict(self.since.keys())  # by call: later ones replace earlier
+        for _, begun in self.since.values():
+            yield UsageRecord(
+                **begun._asdict(),
+                status=500,
+                error="interrupted",
+                estimated=True,
+                final=final[begun.request_id] == begun.attempt,
+            )
+
+
+def _begun(one: bytes) -> Begun | None:
+    try:
+        _, *fields = orjson.loads(one)
+        return Begun(*fields)
+    except (orjson.JSONDecodeError, TypeError):
+        return None
 
 
 def line(record: UsageRecord) -> str:

@@ -96,6 +96,10 @@ class Limiter:
 
         attempt.reservation = (await self._granted(call, await self._counters.take(claims()), claims)).money
 
+    def begin(self, call: Call, route: Route, attempt: Attempt) -> None:
+        """Journal an attempt whose upstream is asked now (`Budgets.begin`)."""
+        self._budgets.begin(call, route, attempt)
+
     def spend(self, holder: Call | Attempt, cost: int) -> None:
         """Settle what `holder` holds of budgets at `cost` nano-dollars (`Budgets.spend`)."""
         self._budgets.spend(holder, cost)

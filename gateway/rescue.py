@@ -70,7 +70,7 @@ class TextRescue:
             known = self._begin(one)
             try:
                 refused = await self._way.reserve(route, one)
-                outcome = refused or await attempt(self._way.router, call, route, one)
+                outcome = refused or await attempt(self._way.router, call, route, one, self._way.begin)
             except BaseException:  # the caller leaves while we wait: the call is settled as the stream that broke
                 self._meter.left(call, one)
                 raise

@@ -84,6 +84,7 @@ class Application:
     async def start(self, base_url: str) -> None:
         """Begin everything that runs beside the calls. `base_url` is where this server is reached from here."""
         self.base_url = base_url
+        await asyncio.to_thread(self._ledger.recover)  # before any call: what it settles is spent
         await self._counters.start()
         await self.plane.start()
         for work in (self._keys.watch(), self._ledger.run(), self.reloader.watch(), self._load_faces()):

@@ -176,6 +176,8 @@ class Attempt:
     used: Tokens | None = None
     #: What no error of its provider's may hold (`Provider.secrets`).
     secrets: Sequence[str] = ()
+    #: Which of its call's attempts it is, from 1, once it is journalled.
+    number: int = 0
     #: The route it is made for, where that is not the one that was asked.
     fallback: str | None = None
     #: What it holds of budgets until it is recorded (`Grant.money`).
@@ -192,10 +194,10 @@ class Attempt:
 class Call:
     """One request on its way, from admission to settlement.
 
-    `route` and `attempt` are those under way. `reservation` is what its first attempt will hold of budgets.
-    `input_estimate` is an upper estimate in tokens, exact where `counted`. `error` is how it was settled. `wasted`
-    are tokens of attempts that did not become its answer. Times are `time.perf_counter()` seconds but `time`, which is
-    UTC epoch.
+    `route` and `attempt` are those under way, `attempts` counts those that were begun. `reservation` is what its
+    first attempt will hold of budgets. `input_estimate` is an upper estimate in tokens, exact where `counted`. `error`
+    is how it was settled. `wasted` are tokens of attempts that did not become its answer. Times are
+    `time.perf_counter()` seconds but `time`, which is UTC epoch.
     """
 
     key: Key
@@ -207,6 +209,7 @@ class Call:
     input_estimate: int = 0
     counted: bool = False
     attempt: Attempt | None = None
+    attempts: int = 0
     reservation: Sequence[object] = ()
     wasted: int = 0
     settled: bool = False
@@ -319,6 +322,8 @@ class UsageRecord:
     final: bool = True
     #: The route that was under way, where it is not the one that was asked.
     fallback: str | None = None
+    #: Which of its call's attempts this is, from 1. 0: no upstream was asked.
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

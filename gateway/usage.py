@@ -19,7 +19,6 @@ from gateway.dialects.registry import DIALECTS, tally_of
 from gateway.dialects.sse import Tally
 from gateway.dialects.translation import Translator
 from gateway.errors import (
-    BadRequest,
     ClientGone,
     GatewayError,
     Overloaded,
@@ -93,17 +92,10 @@ class Meter:
         """
         end = error if isinstance(error, GatewayError) else _cancelled_by(error)
         record = UsageRecord(
-            request_id=request.id,
-            time=time.time(),
-            key_id=key.id,
-            key_name=key.name,
-            route=route.name if route else "",
-            deployment="",
-            task=request.task.value,
-            status=end.status,
-            error=end.code,
-            stream=request.stream,
-        )
+            request_id=request.id, time=time.time(), key_id=key.id, key_name=key.name,
+            route=route.name if route else "", deployment="", task=request.task.value,
+            status=end.status, error=end.code, stream=request.stream,
+        )  # fmt: skip
         with contextlib.suppress(Overloaded):
             self._write(record, request)
 
@@ -120,7 +112,7 @@ class Meter:
 
     def failed(self, call: Call, attempt: Attempt, outcome: Answer | GatewayError) -> None:
         """Record an attempt that failed and was followed by another; not one that never reached an upstream."""
-        if not attempt.started or isinstance(outcome, BadRequest):
+        if not attempt.number:
             self._limiter.spend(attempt, 0)
             return
         read = attempt.used or (Tokens(input=_input(call)) if attempt.asked else Tokens())
@@ -276,8 +268,9 @@ class Meter:
         final: bool = True,
     ) -> None:
         request, key, latency = call.request, call.key, self._clock() - call.started
-        deployment, price, first_token, fallback, cost = None, None, None, None, 0
+        deployment, price, first_token, fallback, cost, number = None, None, None, None, 0, 0
         if attempt is not None:
+            number = attempt.number
             deployment, first_token, fallback = attempt.deployment, attempt.first_token, attempt.fallback
             price = deployment.listing.price
             cost = 0 if price is None else price.cost(used)
@@ -304,6 +297,7 @@ class Meter:
             first_token=first_token,
             final=final,
             fallback=fallback,
+            attempt=number,
         )
         self._write(record, request)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Boolean, Column, String, true
+from sqlalchemy import BigInteger, Boolean, Column, Integer, String, text, true
 
 from gateway.database import Database
 from gateway.store.tables import metadata
@@ -27,10 +27,13 @@ def _attempts(operations: Operations) -> None:
 
 
 def _budgets(operations: Operations) -> None:
-    """Budgets of keys, and which route's budget an attempt was spent of."""
+    """Budgets of keys; which route's budget an attempt was spent of; attempts that were begun and not settled."""
     operations.add_column("gateway_keys", Column("max_budget", BigInteger))
     operations.add_column("gateway_keys", Column("budget_duration", String(8)))
     operations.add_column("gateway_usage", Column("fallback", String(200)))
+    operations.add_column("gateway_usage", Column("attempt", Integer, nullable=False, server_default=text("0")))
+    operations.add_column("gateway_journals", Column("open_segment", BigInteger))
+    operations.add_column("gateway_journals", Column("open_offset", BigInteger))
 
 
 STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets))

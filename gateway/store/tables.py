@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, true
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text, true
 
 metadata = MetaData()
 
@@ -41,6 +41,9 @@ journals = Table(
     Column("id", String(64), primary_key=True),
     Column("segment", BigInteger, nullable=False),
     Column("offset", BigInteger, nullable=False),
+    # Where the oldest attempt stands that was begun and not settled.
+    Column("open_segment", BigInteger),
+    Column("open_offset", BigInteger),
 )
 
 usage = Table(
@@ -71,6 +74,8 @@ usage = Table(
     Column("final", Boolean, nullable=False, server_default=true()),
     # The route under way, where it is not the one asked.
     Column("fallback", String(200)),
+    # Which of its call's attempts, from 1; 0: nobody was asked.
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )

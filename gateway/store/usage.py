@@ -56,13 +56,26 @@ class UsageStore:
             ).first()
             return (row.segment, row.offset) if row else (1, 0)
 
+    def oldest_open(self, journal: str) -> tuple[int, int] | None:
+        """Where the oldest attempt in `journal` stood that was not settled when it was copied last; None: none did."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(journals.c.open_segment, journals.c.open_offset).where(journals.c.id == journal)
+            ).first()
+            return None if row is None or row.open_segment is None else (row.open_segment, row.open_offset)
+
     def fill(
-        self, journal: str, rows: Sequence[dict[str, Any]], since: tuple[int, int], until: tuple[int, int]
+        self,
+        journal: str,
+        rows: Sequence[dict[str, Any]],
+        since: tuple[int, int],
+        until: tuple[int, int],
+        oldest_open: tuple[int, int] | None = None,
     ) -> None:
         """Add `rows` (records as dicts) and note that `journal` is copied `until` there, in one transaction.
 
-        Positions are segment and offset. Never twice: where `journal` is not copied exactly up to
-        `since`, nothing is added and an error raised.
+        Positions are segment and offset; `oldest_open` is where its oldest unsettled attempt stands. Never twice:
+        where `journal` is not copied exactly up to `since`, nothing is added and an error raised.
         """
         for row in rows:
             row["day"] = int(row["time"] // _DAY)
@@ -70,7 +83,8 @@ class UsageStore:
         def work(connection: Connection) -> None:
             if rows:
                 _insert(connection, rows)
-            here = {"segment": until[0], "offset": until[1]}
+            still = oldest_open or (None, None)
+            here = {"segment": until[0], "offset": until[1], "open_segment": still[0], "open_offset": still[1]}
             copied = (journals.c.segment == since[0]) & (journals.c.offset == since[1])
             if not connection.execute(update(journals).where(journals.c.id == journal, copied).values(here)).rowcount:
                 # New, or (a second row of one id is refused) copied up to somewhere else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,9 @@ async def counters(redis_or_none: str | None) -> AsyncIterator[Counters]:
 
 class NothingSpent:
     """Balances of a ledger without a line."""
+
+    def begin(self, attempt: tuple[Any, ...]) -> None:
+        pass
 
     async def spent(self, whose: str, since: float, until: float | None) -> int:
         return 0

@@ -70,7 +70,11 @@ def test_a_fresh_database_has_the_tables_of_the_code(database: Database) -> None
 
 def test_the_first_versions_tables_become_those_of_the_code(database: Database) -> None:
     migrations.migrate(database)
-    added = {"gateway_usage": ["final", "fallback"], "gateway_keys": ["max_budget", "budget_duration"]}
+    added = {
+        "gateway_usage": ["final", "fallback", "attempt"],
+        "gateway_keys": ["max_budget", "budget_duration"],
+        "gateway_journals": ["open_segment", "open_offset"],
+    }
     dropped = [f"ALTER TABLE {table} DROP COLUMN {one}" for table, names in added.items() for one in names]
     for undo in (*dropped, "UPDATE schema_versions SET version = 1"):
         database.write(lambda connection, undo=undo: connection.exec_driver_sql(undo))

@@ -15,7 +15,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
+from gateway.cli import main
 from tests.conftest import ROOT
 from tests.services.promptyard import environment
 
@@ -42,6 +44,14 @@ def run(*arguments: str | Path, cwd: Path, timeout: float = 30, **env: str) -> s
     )
 
 
+def run_here(*arguments: str, monkeypatch: pytest.MonkeyPatch, cwd: Path) -> Result:
+    """The same in this process, for what ends before anything is opened: sixty processes take a minute."""
+    monkeypatch.chdir(cwd)
+    for name in [name for name in os.environ if name.startswith("PROMPTYARD_")]:
+        monkeypatch.delenv(name)
+    return CliRunner().invoke(main, list(arguments), prog_name="promptyard")
+
+
 def printed(*arguments: str | Path, cwd: Path, **env: str) -> str:
     """What a command that succeeds prints."""
     done = run(*arguments, cwd=cwd, **env)
@@ -62,13 +72,22 @@ COMMANDS: list[Sequence[str]] = [(), ("serve",), ("check",), ("schema",), ("usag
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(command: Sequence[str], tmp_path: Path) -> None:
-    short, long = (printed(*command, option, cwd=tmp_path) for option in ("-h", "--help"))
+def test_every_command_explains_itself(command: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [run_here(*command, option, monkeypatch=monkeypatch, cwd=tmp_path) for option in ("-h", "--help")]
+    assert [answer.exit_code for answer in answers] == [0, 0]
+    short, long = (answer.stdout for answer in answers)
     assert short == long
-    assert short.startswith(f"Usage: {' '.join(('python -m gateway.cli', *command))} [OPTIONS]")
+    assert short.startswith(f"Usage: {' '.join(('promptyard', *command))} [OPTIONS]")
     if command not in [(), ("keys",), ("schema",), ("import",)]:
         assert "--data " in short
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_runs_as_a_process(tmp_path: Path) -> None:
+    assert printed("--help", cwd=tmp_path).startswith("Usage: python -m gateway.cli [OPTIONS] COMMAND")
+    done = run("keys", "create", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Missing option '--name'" in done.stderr
 
 
 def test_the_version(tmp_path: Path) -> None:
@@ -150,9 +169,9 @@ USAGE_ERRORS: dict[str, tuple[Sequence[str], str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_wrong_options(arguments: Sequence[str], said: str, tmp_path: Path) -> None:
-    done = run(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
+def test_wrong_options(arguments: Sequence[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run_here(*arguments, monkeypatch=monkeypatch, cwd=tmp_path)
+    assert (done.exit_code, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Usage: " in done.stderr
     assert list(tmp_path.iterdir()) == []

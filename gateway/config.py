@@ -70,8 +70,9 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
 
 
 def files(path: Path) -> tuple[Path, ...]:
-    """The file at `path` and those it takes secrets from, whether or not they are there and can be understood."""
-    return (path, *config_secrets.files(config_yaml.read(path)))
+    """The file at `path` and those it takes secrets and certificates from, whether they are there or not."""
+    document = config_yaml.read(path)
+    return (path, *config_secrets.files(document), *config_providers.bundles(document.data, path.parent))
 
 
 def schema() -> dict[str, Any]:
@@ -125,6 +126,7 @@ def _provider(name: str, model: _ProviderModel, folder: Path) -> ProviderSpec:
         api_keys=tuple(getattr(model, "api_keys", None) or ()),
         proxy=getattr(model, "proxy", None),
         ca_bundle=None if bundle is None else config_providers.place(folder, bundle),
+        ca_digest=None if bundle is None else config_providers.digest(config_providers.place(folder, bundle)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,20 @@ def check(data: Any, folder: Path) -> Iterator[_Complaint]:
 def place(folder: Path, name: str) -> Path:
     """Where the file called `name` in a configuration in `folder` is."""
     return folder / Path(name).expanduser()
+
+
+def digest(bundle: Path) -> str:
+    """What tells the certificates in a file from others; none for a file that is gone again."""
+    try:
+        return hashlib.sha256(bundle.read_bytes()).hexdigest()[:12]
+    except OSError:
+        return ""
+
+
+def bundles(data: Any, folder: Path) -> list[Path]:
+    """The files of certificates that a configuration in `folder` names, as far as it can be understood."""
+    named = [mapping(one).get("ca_bundle") for one in mapping(mapping(data).get("providers")).values()]
+    return [place(folder, name) for name in named if isinstance(name, str) and name]
 
 
 def _check_row(row: Row, provider: Mapping[str, Any], folder: Path) -> Iterator[_Complaint]:

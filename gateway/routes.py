@@ -176,6 +176,8 @@ class ProviderSpec:
     api_keys: tuple[SecretStr, ...] = ()
     proxy: SecretStr | None = None
     ca_bundle: Path | None = None
+    #: Of what stands in that file: with other certificates, this is another entry.
+    ca_digest: str | None = None
 
     @property
     def credentials(self) -> tuple[SecretStr, ...]:

@@ -105,6 +105,11 @@ def test_a_provider_with_everything(tmp_path: Path) -> None:
     assert groq.proxy is not None
     assert groq.proxy.get_secret_value() == "http://user:second@proxy:3128"
     assert (groq.base_url, groq.ca_bundle) == ("https://api.groq.com/openai/v1", tmp_path / "ca.pem")
+    (tmp_path / "ca.pem").write_text(CERTIFICATE + CERTIFICATE)
+    assert config.files(tmp_path / "routes.yaml") == (tmp_path / "routes.yaml", tmp_path / "ca.pem")
+    again = config.load(tmp_path / "routes.yaml", {"A": "first", "B": "second"}).providers
+    assert again["groq"] != groq  # other certificates: it is made anew, and trusts them
+    assert again["old"] == old
     assert old.options == {"api_version": "2024-10-21"}
     assert [one.get_secret_value() for one in old.credentials] == ["first"]
     assert found.providers["cloud"].type == "bedrock"

@@ -174,6 +174,8 @@ class Ledger:
                 raise
 
     def _fill_from(self, stored: Position) -> None:
+        # What is appended meanwhile waits: under load there is always more, and each commit costs as much as 200 rows.
+        end = self._journal.end
         position = stored
         while True:
             lines, position = self._journal.read(position)
@@ -191,6 +193,8 @@ class Ledger:
             )
             stored = self._stored = position
             self._journal.forget(position if oldest is None else oldest)
+            if stored >= end:
+                return
 
 
 class Begun(NamedTuple):

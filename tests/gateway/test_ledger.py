@@ -23,13 +23,13 @@ class Lives:
     """A ledger that is killed and started again, over one journal and one database."""
 
     def __init__(self, folder: Path, database: Database) -> None:
-        self._folder = folder
+        self.folder = folder
         self._database = database
         self._journal: Journal | None = None
         self.ledger = self.start()
 
     def start(self) -> Ledger:
-        self._journal = Journal(self._folder)
+        self._journal = Journal(self.folder)
         return Ledger(self._journal, UsageStore(self._database))
 
     def kill(self) -> None:
@@ -125,6 +125,35 @@ async def test_segments_with_an_open_attempt_are_kept(
     assert len(list(folder.glob("usage-*"))) <= 2
     assert lives.again() == 1
     assert await lives.sums() == (52, 1, 53)
+
+
+class Busy(UsageStore):
+    """One in whose time calls go on."""
+
+    lives: Lives
+    fills = 0
+
+    def fill(self, *given: Any) -> None:
+        Busy.fills += 1
+        super().fill(*given)
+        if Busy.fills < 50:
+            self.lives.settle(f"req_after_{Busy.fills}")
+
+
+async def test_a_copy_to_sql_ends_where_the_journal_ended_when_it_began(lives: Lives, database_url: str) -> None:
+    database = open_database(database_url)
+    store = Busy(database)
+    store.lives, Busy.fills = lives, 0
+    lives.kill()
+    journal = Journal(lives.folder)
+    lives.ledger = Ledger(journal, store)
+    lives.settle("req_1")
+    await lives.ledger.flush()
+    assert Busy.fills == 1
+    assert (await lives.sums())[0] == 2
+    journal.close()
+    database.close()
+    lives.ledger = lives.start()
 
 
 async def test_attempts_of_one_call_are_one_call(lives: Lives) -> None:

@@ -130,7 +130,7 @@ class Application:
         # in the middle of somebody's stream.
         gc.freeze()
         # And what calls leave behind goes by itself: to look for more after 700 of its objects takes 2 % of a call.
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(10_000, 20, 20)
 
     async def _build_control(self) -> App:
         def build() -> App:

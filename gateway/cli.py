@@ -1,10 +1,9 @@
-"""The command line: `promptyard serve | check | plan | explain | import | keys | usage | schema | bench`."""
+"""The command line: `promptyard serve | check | plan | explain | import | keys | usage | ledger | schema | bench`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import signal
 import time
@@ -19,23 +18,21 @@ import click
 from gateway import config as configuration
 from gateway import settings as environment
 from gateway.cli_bench import bench_command
+from gateway.cli_data import data_option, json_option, make_folder, opened
 from gateway.cli_import import import_command
+from gateway.cli_ledger import ledger_command
 from gateway.cli_plan import explain_command, plan_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
 from gateway.routes import Budget, Config, Limits
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.database import Database
     from gateway.keys import Keys
 
 # The process is a little older than this line; on Linux the kernel knows by how much.
 _IMPORTED = time.time()
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 F = TypeVar("F", bound=Callable[..., Any])
-
-data_option = click.option("--data", type=click.Path(path_type=Path), help="Data folder [default: ./data]")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 
 
 class _Commands(click.Group):
@@ -77,7 +74,7 @@ def serve(config: Path | None, host: str | None, port: int | None, data: Path | 
     from gateway import reload
 
     reading = reload.read(settings.config)
-    _make_folder(settings.data)
+    make_folder(settings.data)
     from gateway import server_process
 
     server_process.run(settings, reading, installed("promptyard"), _began())
@@ -116,7 +113,7 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
     return settings, understood
 
 
-for command in (bench_command, import_command, plan_command, explain_command):
+for command in (bench_command, import_command, plan_command, explain_command, ledger_command):
     main.add_command(command)
 
 
@@ -231,7 +228,7 @@ def usage(by: str, since: str | None, until: str | None, data: Path | None, as_j
     except BadRequest as error:
         hint = "--by" if error.param == "group_by" else f"--{error.param}"
         raise click.BadParameter(error.message, param_hint=hint) from None
-    with _database(data) as database:
+    with opened(data) as database:
         rows = [described.usage_sum(row) for row in UsageStore(database).sums(groups, only)]
     if as_json:
         click.echo(json.dumps(rows))
@@ -244,37 +241,12 @@ def usage(by: str, since: str | None, until: str | None, data: Path | None, as_j
 
 
 @contextmanager
-def _database(data: Path | None) -> Iterator[Database]:
-    from gateway.server import open_gateway_database
-
-    settings = Settings.load(data=data)
-    if settings.database_url is None:
-        _make_folder(settings.data)
-    database = open_gateway_database(settings)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-@contextmanager
 def _keys(data: Path | None) -> Iterator[Keys]:
     from gateway.keys import Keys
     from gateway.store.keys import KeyStore
 
-    with _database(data) as database:
+    with opened(data) as database:
         yield Keys(KeyStore(database))
-
-
-def _make_folder(data: Path) -> None:
-    """Make the data folder, or say why it cannot be used."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        why = None if os.access(data, os.R_OK | os.W_OK | os.X_OK) else "not writable"
-    except OSError as error:
-        why = error.strerror
-    if why is not None:
-        raise ConfigError(f"--data: '{data}' cannot be the data folder ({why}). Name another with --data.")
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -153,4 +153,4 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"tables", "migrations", "search", "paging", "filters", "schema", "tags", "upsert"}
+STORE_TOOLS = {"usage_days", "tables", "migrations", "search", "paging", "filters", "schema", "tags", "upsert"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, Boolean, Column, Integer, String, text, true
 
 from gateway.database import Database
+from gateway.store import tables, usage_days
 from gateway.store.tables import metadata
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ def _budgets(operations: Operations) -> None:
     operations.add_column("gateway_journals", Column("open_offset", BigInteger))
 
 
-STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets))
+def _days(operations: Operations) -> None:
+    """Usage by days, summed once from the lines there are."""
+    tables.usage_days.create(operations.get_bind())
+    usage_days.rebuild(operations.get_bind())
+
+
+STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets), _Step(4, _days))
 
 
 def migrate(database: Database) -> None:

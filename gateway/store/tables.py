@@ -79,3 +79,20 @@ usage = Table(
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )
+
+# The lines of `usage` by days, added to in the transaction that adds them. `fallback` is "" for none.
+usage_days = Table(
+    "gateway_usage_days",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("key_id", String(32), primary_key=True),
+    Column("key_name", String(200), primary_key=True),
+    Column("route", String(200), primary_key=True),
+    Column("fallback", String(200), primary_key=True),
+    Column("deployment", String(400), primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, and_, cast, func, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 
+from gateway.store import usage_days
 from gateway.store.tables import journals, usage
 from gateway.types import UsageFilter, UsageRecord, UsageSum
 
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
     from gateway.database import Database
 
 _FIELDS = [field.name for field in dataclasses.fields(UsageRecord)]
-_DAY = 86400
-# What a sum can be grouped by.
-_GROUPS: dict[str, Any] = {
-    "key": usage.c.key_name,
-    "key_id": usage.c.key_id,
-    "route": usage.c.route,
-    "deployment": usage.c.deployment,
-    "day": usage.c.day,
-}
+#: What an exported line holds. Costs are nano-dollars.
+COLUMNS = tuple("cost_nano_usd" if name == "cost" else name for name in _FIELDS)
+_PAGE = 10_000
+# What a sum can be grouped by: names of columns.
+_GROUPS = {"key": "key_name", "key_id": "key_id", "route": "route", "deployment": "deployment", "day": "day"}
 GROUPS = tuple(_GROUPS)
 
 
@@ -78,11 +75,12 @@ class UsageStore:
         where `journal` is not copied exactly up to `since`, nothing is added and an error raised.
         """
         for row in rows:
-            row["day"] = int(row["time"] // _DAY)
+            row["day"] = int(row["time"] // usage_days.DAY)
 
         def work(connection: Connection) -> None:
             if rows:
                 _insert(connection, rows)
+                usage_days.add(connection, rows)
             still = oldest_open or (None, None)
             here = {"segment": until[0], "offset": until[1], "open_segment": still[0], "open_offset": still[1]}
             copied = (journals.c.segment == since[0]) & (journals.c.offset == since[1])
@@ -105,30 +103,20 @@ class UsageStore:
     def spent(self, whose: str, since: float, until: float | None) -> int:
         """Nano-dollars of `key:<id>` or `route:<name>`, for calls that began from `since` until `until`."""
         kind, _, name = whose.partition(":")
-        theirs = usage.c.key_id if kind == "key" else func.coalesce(usage.c.fallback, usage.c.route)
-        statement = select(func.sum(usage.c.cost)).where(theirs == name, usage.c.time >= since)
-        if until is not None:
-            statement = statement.where(usage.c.time < until)
+        found = usage_days.usage_of(since or None, until)
+        theirs = (
+            found.c.key_id if kind == "key" else case((found.c.fallback != "", found.c.fallback), else_=found.c.route)
+        )
         with self._database.read() as connection:
-            return int(connection.scalar(statement) or 0)
+            return int(connection.scalar(select(func.sum(found.c.cost)).where(theirs == name)) or 0)
 
     def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
         """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order."""
-        groups = [_GROUPS[name].label(name) for name in by]
-        statement = select(
-            *groups,
-            func.sum(cast(usage.c.final, Integer)).label("calls"),
-            func.sum(cast(and_(usage.c.final, usage.c.status >= 400), Integer)).label("failed"),
-            func.sum(usage.c.input_tokens).label("input_tokens"),
-            func.sum(usage.c.output_tokens).label("output_tokens"),
-            func.sum(usage.c.cost).label("cost"),
-        )
-        if only.since is not None:
-            statement = statement.where(usage.c.time >= only.since)
-        if only.until is not None:
-            statement = statement.where(usage.c.time < only.until)
+        found = usage_days.usage_of(only.since, only.until)
+        groups = [found.c[_GROUPS[name]].label(name) for name in by]
+        statement = select(*groups, *[func.sum(found.c[name]).label(name) for name in usage_days.SUMS])
         if only.key_id is not None:
-            statement = statement.where(usage.c.key_id == only.key_id)
+            statement = statement.where(found.c.key_id == only.key_id)
         if groups:
             statement = statement.group_by(*groups).order_by(*groups)
         with self._database.read() as connection:
@@ -136,11 +124,47 @@ class UsageStore:
         return [
             UsageSum(
                 group={name: row[name] for name in by},
-                calls=int(row["calls"] or 0),
-                failed=int(row["failed"] or 0),
-                input_tokens=int(row["input_tokens"] or 0),
-                output_tokens=int(row["output_tokens"] or 0),
-                cost=int(row["cost"] or 0),
+                **{name: int(row[name] or 0) for name in usage_days.SUMS},
             )
             for row in rows
         ]
+
+    def count(self) -> int:
+        """How many lines there are."""
+        with self._database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(usage)) or 0
+
+    def pages(self, since: float | None, until: float | None) -> Iterator[list[tuple[Any, ...]]]:
+        """All lines of calls that began from `since` until `until`, as tuples of `COLUMNS`, page by page."""
+        statement = select(usage.c.id, *[usage.c[name] for name in _FIELDS]).order_by(usage.c.id).limit(_PAGE)
+        if since is not None:
+            statement = statement.where(usage.c.time >= since)
+        if until is not None:
+            statement = statement.where(usage.c.time < until)
+        last = 0
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(statement.where(usage.c.id > last)).all()
+            if not rows:
+                return
+            last = rows[-1].id
+            yield [tuple(row)[1:] for row in rows]
+
+    def check(self) -> list[str]:
+        """What is wrong with the books, days that are not the sum of their lines, lines there twice."""
+        with self._database.read() as connection:
+            told = [
+                f"day {of['day']}, key {of['key_id']}, route {of['route']}, deployment {of['deployment']}: "
+                f"{name} is {summed[name]}, its lines come to {lines[name]}"
+                for of, summed, lines in usage_days.differences(connection)
+                for name in usage_days.SUMS
+                if summed[name] != lines[name]
+            ]
+            again = (
+                select(usage.c.request_id, usage.c.attempt, func.count().label("times"))
+                .where(usage.c.attempt > 0)
+                .group_by(usage.c.request_id, usage.c.attempt)
+                .having(func.count() > 1)
+            )
+            twice = connection.execute(again).all()
+        return told + [f"attempt {row.attempt} of {row.request_id} has {row.times} lines" for row in twice]

@@ -66,7 +66,8 @@ def data(*arguments: str | Path, cwd: Path, **env: str) -> Any:
     return json.loads(done.stdout)
 
 
-COMMANDS: list[Sequence[str]] = [(), ("serve",), ("check",), ("schema",), ("usage",), ("keys",), ("keys", "create"),
+COMMANDS: list[Sequence[str]] = [(), ("serve",), ("check",), ("schema",), ("usage",), ("ledger",), ("ledger", "check"),
+                                 ("ledger", "export"), ("keys",), ("keys", "create"),
                                  ("keys", "list"), ("keys", "revoke"), ("import",), ("plan",),
                                  ("explain",)]  # fmt: skip
 
@@ -78,7 +79,7 @@ def test_every_command_explains_itself(command: Sequence[str], tmp_path: Path, m
     short, long = (answer.stdout for answer in answers)
     assert short == long
     assert short.startswith(f"Usage: {' '.join(('promptyard', *command))} [OPTIONS]")
-    if command not in [(), ("keys",), ("schema",), ("import",)]:
+    if command not in [(), ("keys",), ("ledger",), ("schema",), ("import",)]:
         assert "--data " in short
     assert list(tmp_path.iterdir()) == []
 

@@ -154,18 +154,21 @@ def _written(call: Call, route: Route, deployment: Deployment) -> int:
     if request.task in _READ:
         return 0
     if request.task not in _WRITTEN:
+        if route.free_if_unpriced:
+            return 0
         raise BadRequest(
-            f"A budget applies, and {request.task.value} is not billed by tokens: what it may cost is not known here.",
+            f"A budget applies, and {request.task.value} is not billed by tokens: what it may cost is not known here. "
+            f"Whoever runs this gateway can write `unpriced: free` at the route '{route.name}'.",
             code="unpriced_task",
         )
-    asked, answers = request.output or DIALECTS[request.task].output(request.body)[:2]
+    asked, answers, param = DIALECTS[request.task].output(request.body)
     most = route.max_output_tokens
     cap = asked if most is None or (asked is not None and asked < most) else most
     cap = deployment.listing.max_output_tokens if cap is None else cap
     if cap is None:
         raise BadRequest(
-            f"A budget applies, and nobody knows how long an answer of {deployment.id} may become: send max_tokens.",
-            param="max_tokens",
+            f"A budget applies, and nobody knows how long an answer of {deployment.id} may become: send {param}.",
+            param=param,
             code="unbounded_cost",
         )
     return cap * answers

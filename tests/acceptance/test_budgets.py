@@ -167,6 +167,8 @@ def test_what_nobody_can_say_the_cost_of_is_refused_under_a_budget(server: Serve
     with server.client(make_key(server, max_budget=1.0)) as http:
         unbounded = error_of(ask(http, "chat"))
         assert (unbounded["code"], unbounded["param"]) == ("unbounded_cost", "max_tokens")
+        said = http.post("/v1/responses", json={"model": "chat", "input": "hello"})
+        assert (error_of(said)["code"], error_of(said)["param"]) == ("unbounded_cost", "max_output_tokens")
         assert ask(http, "capped").status_code == 200
         # A model that states its most holds that much of the budget, and gives it back.
         assert ask(http, "wide").status_code == 200

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from tests.conftest import StartServer
 from tests.services.gateway import MESSAGES, make_key
 from tests.services.promptyard import Server
-from tests.services.upstream import Asked, Peer, Upstream, chat, usage, whole
+from tests.services.threads import started
+from tests.services.upstream import Asked, Peer, Upstream, chat, until, usage, whole
 
 #: Kills: a few in every run, fifty in `make soak`.
 KILLS = 50 if os.environ.get("PROMPTYARD_TEST_SOAK") else 3
@@ -42,8 +42,8 @@ class Bill:
         await whole(chat("x", usage=usage(10, 10)))(asked, peer)
 
     def when(self) -> float:
-        """Seconds until the next kill."""
-        return self._draw.uniform(0.1, 0.8)
+        """Seconds until the next kill, once calls are answered."""
+        return self._draw.uniform(0, 0.5)
 
 
 def under_load(server: Server, key: str, bill: Bill) -> list[str]:
@@ -61,9 +61,8 @@ def under_load(server: Server, key: str, bill: Bill) -> list[str]:
                 assert answer.status_code == 200, answer.text
                 answered.append(answer.headers["x-request-id"])
 
-    threads = [threading.Thread(target=ask) for _ in range(CALLERS)]
-    for thread in threads:
-        thread.start()
+    threads = started([ask] * CALLERS)
+    until(lambda: len(answered) > 10, 30)
     time.sleep(bill.when())
     server.kill()
     for thread in threads:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from functools import partial
 
 import httpx
 import psutil
@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.services.promptyard import Server
+from tests.services.threads import started
 
 SOAK = bool(os.environ.get("PROMPTYARD_TEST_SOAK"))
 SECONDS = 1800 if SOAK else 4
@@ -39,10 +40,7 @@ def load(server: Server, seconds: float) -> int:
                 answered[number] += 1
                 time.sleep(time.monotonic() - asked)
 
-    callers = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
+    for caller in started([partial(call, number) for number in range(CALLERS)]):
         caller.join()
     return sum(answered)
 

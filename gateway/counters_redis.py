@@ -186,10 +186,12 @@ class RedisCounters:
         """Stop renewing and hang up."""
         if self._telling and self._there.is_set():
             await asyncio.wait(self._telling, timeout=_PATIENCE)
-        ending = [task for task in (self._renewal, self._return, *self._telling) if task is not None]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        ending = {task for task in (self._renewal, self._return, *self._telling) if task is not None}
+        while ending:
+            for task in ending:
+                task.cancel()
+            # More than once: `asyncio.wait_for` of Python 3.11, below redis-py, loses one now and then.
+            ending = (await asyncio.wait(ending, timeout=_PATIENCE))[1]
         await self._redis.aclose()
 
     def status(self) -> str:

@@ -281,6 +281,19 @@ async def test_starting_does_not_wait_for_redis(silent: tuple[str, list[asyncio.
         await counters.close()
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_closing_ends_at_whatever_step_its_tasks_are(
+    silent: tuple[str, list[asyncio.StreamWriter]], steps: int
+) -> None:
+    counters = RedisCounters(silent[0])
+    await counters.start()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(counters.close())
+    await asyncio.wait([closing], timeout=10)
+    assert closing.done()
+
+
 async def test_a_crowd_is_not_taken_for_a_loss(fresh_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"_CONNECTIONS": 1, "_QUEUE": 0.05, "_PATIENCE": 10.0}.items():
         monkeypatch.setattr(counters_redis, name, value)

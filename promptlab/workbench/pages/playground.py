@@ -159,10 +159,9 @@ class Playground:
         edited = [self._fields, self._log, self._note]
         # Gradio's text fields raise `input` at key presses only: not when pasting or erasing.
         edits = [part.input if part is self._fields else part.change for part in form]
-        # In the browser, at once: an answer of the server's would come after what Run has said meanwhile.
-        gr.on(edits, None, None, self._said, js="() => ''", trigger_mode="multiple", **quiet)
-        gr.on(
-            edits,
+        # Cleared in the browser, at once: an answer of the server's would come after what Run has said meanwhile. And
+        # in an event of its own: "always_last" does a whole event again, and would clear it again once it comes back.
+        gr.on(edits, None, None, self._said, js="() => ''", trigger_mode="multiple", **quiet).then(
             self._edited,
             [*form, self._asked],
             edited,

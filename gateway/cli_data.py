@@ -1,12 +1,13 @@
-"""What commands share that look into a data folder: its options, and the database in it."""
+"""What commands share that look into a data folder: its options, the database in it, and how tables are printed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,3 +45,27 @@ def make_folder(data: Path) -> None:
         why = error.strerror
     if why is not None:
         raise ConfigError(f"--data: '{data}' cannot be the data folder ({why}). Name another with --data.")
+
+
+def names(text: str) -> list[str]:
+    """Names from a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def cell(column: str, value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return "all" if column == "routes" else "-"
+    if column == "expires_at":
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value))
+    if column == "cost_usd":
+        return f"{value:.6f}"
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print `rows` under `columns`."""
+    lines = [list(columns), *rows]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

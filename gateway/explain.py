@@ -116,6 +116,7 @@ def _key_rule(snapshot: Snapshot, route: Route, key: Key) -> Document:
     if refused := _refused(snapshot, route.name, key):
         return _rule("key", passes=False, says=refused)
     which = "every route" if key.routes is None else ", ".join(sorted(key.routes))
+    which += f" but {', '.join(sorted(key.denied))}" if key.denied else ""
     return _rule("key", passes=True, says=f"'{key.name}' may call {which}.")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import TypedDict, Unpack
 
 from pydantic import SecretStr
 
@@ -58,6 +60,28 @@ def budget(usd: float | str | None, duration: str | None) -> Budget | None:
     return Budget(most, duration)
 
 
+#: Fields of names, as the caller knows them, and what these are.
+_NAMED = (
+    ("routes", "routes", "Names of routes have"),
+    ("denied", "denied_routes", "Names of routes have"),
+    ("tags", "tags", "Tags have"),
+)
+
+
+class Terms(TypedDict, total=False):
+    """What a key is given, or given anew; what is left out stays as it is. `expires_in` is in seconds, None: never."""
+
+    name: str
+    blocked: bool
+    scopes: Iterable[Scope]
+    routes: Iterable[str] | None
+    denied: Iterable[str]
+    limits: Limits
+    expires_in: float | None
+    metadata: Mapping[str, str]
+    tags: Iterable[str]
+
+
 class Keys:
     """Every key there is, in memory, kept equal to the store by `watch`."""
 
@@ -86,6 +110,8 @@ class Keys:
             raise InvalidKey(_UNKNOWN if secret else _MISSING)
         if key.revoked_at is not None:
             raise InvalidKey("This key was revoked.")
+        if key.blocked_at is not None:
+            raise InvalidKey("This key is blocked. Whoever runs this gateway can let it in again.")
         if key.expires_at is not None and key.expires_at <= time.time():
             raise InvalidKey("This key has expired.")
         return key
@@ -120,36 +146,44 @@ class Keys:
     def list(self) -> list[Key]:
         """Every stored key, oldest first."""
         self.refresh()
-        return list(self._known.values())
+        found: dict[str, Key] = {}
+        for key in self._known.values():
+            found.setdefault(key.id, key)  # a key that was rotated is known by two secrets, the one before last
+        return list(found.values())
 
-    def create(
-        self,
-        name: str,
-        *,
-        scopes: Iterable[Scope] = (Scope.INFERENCE, Scope.TRACKING),
-        routes: Iterable[str] | None = None,
-        limits: Limits | None = None,
-        expires_in: float | None = None,
-    ) -> tuple[Key, str]:
-        """A new key and its secret, which is nowhere else. `expires_in` is in seconds."""
-        name = name.strip()
-        if not name or len(name) > 200 or not name.isprintable():
-            raise BadRequest("A key needs a name of 1 to 200 printable characters.", param="name")
-        routes = None if routes is None else frozenset(routes)
-        if routes is not None and not all(route and route.isprintable() for route in routes):
-            raise BadRequest("Routes are named by printable characters.", param="routes")
-        now = time.time()
-        key = Key(
-            id=f"key_{secrets.token_hex(8)}",
-            name=name,
-            scopes=frozenset(scopes),
-            routes=routes,
-            limits=limits or Limits(),
-            created_at=now,
-            expires_at=None if expires_in is None else now + expires_in,
-        )
+    def get(self, key_id: str) -> Key:
+        """The key of that id. Raises `NotFound`."""
+        found = next((key for key in self.list() if key.id == key_id), None)
+        if found is None:
+            raise _no_such(key_id)
+        return found
+
+    def create(self, name: str, /, **terms: Unpack[Terms]) -> tuple[Key, str]:
+        """A new key and its secret, which is nowhere else. Raises `BadRequest` naming the field."""
+        key = _with(_new(name), terms)
         secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
         self._store.add(key, hashed(secret))
+        self.refresh()
+        return key, secret
+
+    def change(self, key_id: str, terms: Callable[[Key], Terms]) -> Key:
+        """A key under the terms that are found for it as it is, in one step. Every process knows within a second.
+
+        Raises `NotFound`, or `BadRequest` naming the field.
+        """
+        changed = self._store.change(key_id, lambda key: _with(key, terms(key)))
+        if changed is None:
+            raise _no_such(key_id)
+        self.refresh()
+        return changed
+
+    def rotate(self, key_id: str, grace: float = 0.0) -> tuple[Key, str]:
+        """A key with another secret. The one before goes on for `grace` seconds, and one before that ends now."""
+        key = self.get(key_id)
+        if key.revoked_at is not None:
+            raise BadRequest(f"The key '{key_id}' was revoked: make another one.", param="id")
+        secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
+        self._store.rotate(key_id, hashed(secret), time.time() + grace if grace > 0 else None)
         self.refresh()
         return key, secret
 
@@ -161,8 +195,7 @@ class Keys:
 
     def revoke(self, key_id: str) -> None:
         """End a key now; every process knows within a second. Revoking twice is fine."""
-        if key_id not in {key.id for key in self.list()}:
-            raise NotFound(f"There is no key '{key_id}'. `promptyard keys list` shows them.", param="id")
+        self.get(key_id)
         self._store.revoke(key_id, time.time())
         self.refresh()
 
@@ -185,6 +218,54 @@ class Keys:
                 if reachable:
                     log.warning("Keys cannot be read (%s); those known stay in force.", type(error).__name__)
                 reachable = False
+
+
+def _new(name: str) -> Key:
+    scopes = frozenset({Scope.INFERENCE, Scope.TRACKING})
+    return Key(f"key_{secrets.token_hex(8)}", _name(name), scopes, created_at=time.time())
+
+
+def _name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 200 or not name.isprintable():
+        raise BadRequest("A key needs a name of 1 to 200 printable characters.", param="name")
+    return name
+
+
+def _with(key: Key, terms: Terms) -> Key:
+    """`key` under other terms. Raises `BadRequest` naming the field."""
+    new: dict[str, object] = dict(terms)
+    if "name" in terms:
+        new["name"] = _name(terms["name"])
+    if "blocked" in terms:
+        new["blocked_at"] = (key.blocked_at or time.time()) if terms["blocked"] else None
+        del new["blocked"]
+    if "expires_in" in terms:
+        valid = terms["expires_in"]
+        new["expires_at"] = None if valid is None else time.time() + valid
+        del new["expires_in"]
+    for field in ("scopes", "routes", "denied", "tags"):
+        given: Iterable[str] | None = terms.get(field)  # type: ignore[assignment]  # its values are of several types
+        if given is not None:
+            new[field] = frozenset(given)
+    for field, param, what in _NAMED:
+        named = new.get(field)
+        if isinstance(named, frozenset) and not all(one and len(one) <= 200 and one.isprintable() for one in named):
+            raise BadRequest(f"{what} 1 to 200 printable characters.", param=param)
+    _check_notes(terms.get("metadata", {}))
+    return dataclasses.replace(key, **new)  # type: ignore[arg-type]  # as above
+
+
+def _check_notes(metadata: Mapping[str, str]) -> None:
+    if len(metadata) > 50 or any(not 0 < len(name) <= 64 or len(text) > 512 for name, text in metadata.items()):
+        raise BadRequest(
+            "metadata holds at most 50 notes, with names of 1 to 64 and texts of at most 512 characters.",
+            param="metadata",
+        )
+
+
+def _no_such(key_id: str) -> NotFound:
+    return NotFound(f"There is no key '{key_id[:64]}'. `promptyard keys list` shows them.", param="id")
 
 
 _MISSING = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,7 +27,8 @@ class Scope(StrEnum):
 class Key:
     """A virtual key we issued, without its secret.
 
-    `routes` is None where every route is allowed. Times are UTC epoch seconds.
+    `routes` is None where every route is allowed; `denied` says which of them are not. Both are patterns, `*` in them
+    stands for anything. `metadata` and `tags` are the admin's own notes. Times are UTC epoch seconds.
     `id` is "anonymous" for callers without a key in protected mode, "admin" for the admin key.
     """
 
@@ -34,14 +36,40 @@ class Key:
     name: str
     scopes: frozenset[Scope]
     routes: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     created_at: float = 0.0
     expires_at: float | None = None
     revoked_at: float | None = None
+    blocked_at: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tags: frozenset[str] = frozenset()
 
     def may_call(self, route: str) -> bool:
-        """Whether this key's allowed routes include `route`."""
-        return self.routes is None or route in self.routes
+        """Whether this key's allowed routes include `route`, and its denied ones do not."""
+        if self.routes is not None and not _named(self.routes, route):
+            return False
+        return not self.denied or not _named(self.denied, route)
+
+
+@functools.lru_cache(4096)
+def _named(patterns: frozenset[str], route: str) -> bool:
+    """Whether one of `patterns` is the name of `route`, or stands for it."""
+    return route in patterns or any(_stands_for(one, route) for one in patterns if "*" in one)
+
+
+def _stands_for(pattern: str, name: str) -> bool:
+    first, *middle, last = pattern.split("*")
+    end = len(name) - len(last)
+    if end < len(first) or not name.startswith(first) or not name.endswith(last):
+        return False
+    at = len(first)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 class Rule(StrEnum):

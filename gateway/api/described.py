@@ -23,6 +23,7 @@ def key(key: Key) -> Mapping[str, Any]:
         "name": key.name,
         "scopes": sorted(key.scopes),
         "routes": None if key.routes is None else sorted(key.routes),
+        "denied_routes": sorted(key.denied),
         "rpm": key.limits.rpm,
         "tpm": key.limits.tpm,
         "concurrency": key.limits.concurrency,
@@ -31,14 +32,19 @@ def key(key: Key) -> Mapping[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "blocked_at": key.blocked_at,
+        "tags": sorted(key.tags),
+        "metadata": dict(key.metadata),
         "state": state(key),
     }
 
 
 def state(key: Key) -> str:
-    """`active`, `revoked` or `expired`."""
+    """`active`, `blocked`, `revoked` or `expired`."""
     if key.revoked_at is not None:
         return "revoked"
+    if key.blocked_at is not None:
+        return "blocked"
     return "expired" if key.expires_at is not None and key.expires_at <= time.time() else "active"
 
 

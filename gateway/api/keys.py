@@ -1,37 +1,63 @@
-"""`/admin/keys`: make, list and revoke virtual keys. Needs scope `admin`."""
+"""`/admin/keys`: make, list, change, rotate and revoke virtual keys. Needs scope `admin`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api import described
 from gateway.api.access import Access
-from gateway.keys import Keys, budget
-from gateway.routes import Limits
+from gateway.api.key_terms import terms
+from gateway.keys import Keys
 from gateway.types import Key, Scope
 
+_KeyId = Annotated[str, Field(max_length=64)]
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+_Number = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+_YEARS = 100 * 365 * 86400
 
-class NewKey(BaseModel):
-    """What a new key may do; what is left out is not limited."""
+
+class _Terms(BaseModel):
+    """What a key may do; what is left out is not limited, or stays as it is. Null takes a limit away."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200)
-    routes: list[str] | None = Field(None, description="Routes it may call; null for all")
+    routes: list[str] | None = Field(None, description="Routes it may call, `*` for anything; null for all")
+    denied_routes: list[str] = Field([], description="Routes it may not call all the same")
     scopes: list[Scope] = Field([Scope.INFERENCE, Scope.TRACKING], min_length=1)
-    rpm: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Requests a minute")
-    tpm: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Tokens a minute")
-    concurrency: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="Calls at once")
+    rpm: _Number | None = Field(None, description="Requests a minute")
+    tpm: _Number | None = Field(None, description="Tokens a minute")
+    concurrency: _Number | None = Field(None, description="Calls at once")
     max_budget: float | None = Field(None, strict=True, gt=0, le=9 * 10**6, description="USD it may spend")
     budget_duration: str | None = Field(
         None, max_length=8, description="In which it may: 15m, 1h, 1d, 1w, 30d, 1mo; null for ever", examples=["1mo"]
     )
-    expires_in: float | None = Field(
-        None, strict=True, gt=0, le=100 * 365 * 86400, description="Seconds it is valid for"
-    )
+    expires_in: float | None = Field(None, strict=True, gt=0, le=_YEARS, description="Seconds it is valid for")
+    tags: list[str] = Field([], max_length=50, description="Words to find it by")
+    metadata: dict[str, str] = Field({}, description="Notes of your own")
+
+
+class NewKey(_Terms):
+    """A key to be made."""
+
+    name: _Name
+
+
+class ChangedKey(_Terms):
+    """What of a key is to be another."""
+
+    name: _Name | None = None
+    blocked: bool | None = Field(None, strict=True, description="Refuse it until it is unblocked")
+
+
+class Rotation(BaseModel):
+    """How a secret is replaced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grace: float = Field(0.0, strict=True, ge=0, le=_YEARS, description="Seconds the secret before goes on for")
 
 
 def router(access: Access, keys: Keys) -> APIRouter:
@@ -40,28 +66,6 @@ def router(access: Access, keys: Keys) -> APIRouter:
     def admin(request: Request) -> Key:
         return access.allow(dict(request.scope["headers"]), Scope.ADMIN)
 
-    api = APIRouter(prefix="/admin/keys", tags=["keys"], dependencies=[Depends(admin)])
-
-    @api.post("", status_code=201)
-    def create(new: NewKey) -> dict[str, Any]:
-        """Make a key. The answer is the only place its secret (`key`) is ever shown."""
-        limits = Limits(new.rpm, new.tpm, new.concurrency, budget(new.max_budget, new.budget_duration))
-        key, secret = keys.create(
-            new.name, scopes=new.scopes, routes=new.routes, limits=limits, expires_in=new.expires_in
-        )
-        return {**described.key(key), "key": secret}
-
-    @api.get("")
-    def list_keys() -> dict[str, Any]:
-        """Every key, oldest first, without secrets."""
-        return {"data": [described.key(key) for key in keys.list()]}
-
-    @api.delete("/{key_id}")
-    def revoke(key_id: Annotated[str, Field(max_length=64)]) -> dict[str, Any]:
-        """Revoke a key. It is refused everywhere within a second."""
-        keys.revoke(key_id)
-        return {"id": key_id, "revoked": True}
-
     everyone = APIRouter(tags=["keys"])
 
     @everyone.get("/admin/keys/self")
@@ -69,5 +73,44 @@ def router(access: Access, keys: Keys) -> APIRouter:
         """The key that asks, without its secret. Needs no scope."""
         return {**described.key(access.key(dict(request.scope["headers"])))}
 
+    api = APIRouter(prefix="/admin/keys", tags=["keys"], dependencies=[Depends(admin)])
+
+    @api.post("", status_code=201)
+    def create(new: NewKey) -> dict[str, Any]:
+        """Make a key. The answer is the only place its secret (`key`) is ever shown."""
+        key, secret = keys.create(new.name, **terms(_said(new)))
+        return {**described.key(key), "key": secret}
+
+    @api.get("")
+    def list_keys(tag: Annotated[str | None, Query(max_length=200)] = None) -> dict[str, Any]:
+        """Every key, or those with a tag, oldest first, without secrets."""
+        return {"data": [described.key(key) for key in keys.list() if tag is None or tag in key.tags]}
+
+    @api.get("/{key_id}")
+    def show(key_id: _KeyId) -> dict[str, Any]:
+        """One key, without its secret."""
+        return {**described.key(keys.get(key_id))}
+
+    @api.patch("/{key_id}")
+    def change(key_id: _KeyId, changed: ChangedKey) -> dict[str, Any]:
+        """Change a key: what is left out stays as it is. Every process obeys within a second."""
+        return {**described.key(keys.change(key_id, lambda key: terms(_said(changed), key.limits)))}
+
+    @api.post("/{key_id}/rotate")
+    def rotate(key_id: _KeyId, rotation: Rotation) -> dict[str, Any]:
+        """Give a key another secret (`key`), shown this once. Its limits and what it spent stay."""
+        key, secret = keys.rotate(key_id, rotation.grace)
+        return {**described.key(key), "key": secret}
+
+    @api.delete("/{key_id}")
+    def revoke(key_id: _KeyId) -> dict[str, Any]:
+        """Revoke a key. It is refused everywhere within a second."""
+        keys.revoke(key_id)
+        return {"id": key_id, "revoked": True}
+
     everyone.include_router(api)
     return everyone
+
+
+def _said(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(exclude_unset=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
@@ -30,14 +32,44 @@ class KeyStore:
             return connection.scalar(select(key_changes.c.version)) or 0
 
     def all(self) -> dict[str, Key]:
-        """Every key by the hash of its secret, revoked and expired ones too, oldest first."""
+        """Every key by the hash of its secret, revoked and expired ones too, oldest first.
+
+        After them, by the hashes of their secrets before, those that were rotated, expiring when that secret does.
+        """
         with self._database.read() as connection:
-            rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).mappings()
-            return {row["hash"]: _key(row) for row in rows}
+            rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).mappings().all()
+        before = {
+            row["hash_before"]: dataclasses.replace(
+                _key(row), expires_at=min(row["hash_before_until"], row["expires_at"] or row["hash_before_until"])
+            )
+            for row in rows
+            if row["hash_before"] is not None
+        }
+        return {row["hash"]: _key(row) for row in rows} | before
 
     def add(self, key: Key, hashed: str) -> None:
         """Store `key` under the hash of its secret."""
         self._database.write(lambda connection: _changing(connection, insert(keys).values(hash=hashed, **_row(key))))
+
+    def change(self, key_id: str, change: Callable[[Key], Key]) -> Key | None:
+        """Put what `change` makes of a key in its place, whatever others change at the same time; None: no such key."""
+
+        def work(connection: Connection) -> Key | None:
+            row = connection.execute(select(keys).where(keys.c.id == key_id).with_for_update()).mappings().first()
+            if row is None:
+                return None
+            changed = change(_key(row))
+            _changing(connection, update(keys).where(keys.c.id == key_id).values(_row(changed)))
+            return changed
+
+        return self._database.write(work)
+
+    def rotate(self, key_id: str, hashed: str, until: float | None) -> None:
+        """Another secret in place of a key's, which goes on until then (None: ends). The one before it ends."""
+        statement = update(keys).where(keys.c.id == key_id)
+        before = None if until is None else keys.c.hash
+        statement = statement.values(hash=hashed, hash_before=before, hash_before_until=until)
+        self._database.write(lambda connection: _changing(connection, statement))
 
     def revoke(self, key_id: str, at: float) -> None:
         """Mark a key as revoked; one that was revoked before stays revoked since then."""
@@ -64,14 +96,18 @@ def _row(key: Key) -> dict[str, Any]:
         "name": key.name,
         "scopes": json.dumps(sorted(key.scopes)),
         "routes": None if key.routes is None else json.dumps(sorted(key.routes)),
+        "denied": json.dumps(sorted(key.denied)) if key.denied else None,
         "rpm": key.limits.rpm,
         "tpm": key.limits.tpm,
         "concurrency": key.limits.concurrency,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "blocked_at": key.blocked_at,
         "max_budget": None if budget is None else budget.most,
         "budget_duration": None if budget is None else budget.duration,
+        "tags": json.dumps(sorted(key.tags)) if key.tags else None,
+        "metadata": json.dumps(dict(key.metadata)) if key.metadata else None,
     }
 
 
@@ -82,8 +118,12 @@ def _key(row: RowMapping) -> Key:
         name=row["name"],
         scopes=frozenset(Scope(scope) for scope in json.loads(row["scopes"])),
         routes=None if row["routes"] is None else frozenset(json.loads(row["routes"])),
+        denied=frozenset(json.loads(row["denied"] or "[]")),
         limits=Limits(row["rpm"], row["tpm"], row["concurrency"], budget),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
+        blocked_at=row["blocked_at"],
+        tags=frozenset(json.loads(row["tags"] or "[]")),
+        metadata=json.loads(row["metadata"] or "{}"),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, String, text, true
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, String, Text, text, true
 
 from gateway.database import Database
 from gateway.store import tables, usage_days
@@ -43,7 +43,16 @@ def _days(operations: Operations) -> None:
     usage_days.rebuild(operations.get_bind())
 
 
-STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets), _Step(4, _days))
+def _rotation(operations: Operations) -> None:
+    """Keys that change: denied routes, notes, blocking, and the secret before."""
+    for name in ("denied", "tags", "metadata"):
+        operations.add_column("gateway_keys", Column(name, Text))
+    operations.add_column("gateway_keys", Column("blocked_at", Float))
+    operations.add_column("gateway_keys", Column("hash_before", String(64)))
+    operations.add_column("gateway_keys", Column("hash_before_until", Float))
+
+
+STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets), _Step(4, _days), _Step(5, _rotation))
 
 
 def migrate(database: Database) -> None:

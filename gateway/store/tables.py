@@ -24,6 +24,14 @@ keys = Table(
     # Of a budget: nano-dollars, and in which windows.
     Column("max_budget", BigInteger),
     Column("budget_duration", String(8)),
+    # Lists and an object of JSON; NULL for none.
+    Column("denied", Text),
+    Column("tags", Text),
+    Column("metadata", Text),
+    Column("blocked_at", Float),
+    # The secret before this one, in force until then.
+    Column("hash_before", String(64)),
+    Column("hash_before_until", Float),
 )
 
 # One row: every change of a key adds one, and every process looks at it.

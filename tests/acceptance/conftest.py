@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.conftest import StartServer
+from tests.services import postgres
+from tests.services.admin import ROUTES
 from tests.services.gateway import CREDENTIAL, ask
 from tests.services.promptyard import Server
 from tests.services.upstream import Upstream, running
@@ -84,3 +88,23 @@ def goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
         log = server.stderr()[seen:]
         assert "Traceback" not in log, log[-3000:]
         assert "a fault of ours" not in log, log[-3000:]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def admin_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this module's own, on each database: its sums are ours alone."""
+    servers = StartServer(lambda: tmp_path_factory.mktemp("admin"))
+    with contextlib.ExitStack() as stack:
+        settings = {}
+        if request.param == "postgresql":
+            found = request.getfixturevalue("postgres_url")
+            settings["database_url"] = stack.enter_context(postgres.new_database(found, "test_admin"))
+        stack.callback(servers.stop)
+        yield servers(ROUTES, **settings)
+
+
+@pytest.fixture
+def admin(admin_server: Server) -> Iterator[httpx.Client]:
+    """The admin's own client of it."""
+    with admin_server.client() as client:
+        yield client

@@ -1,115 +1,16 @@
-"""The admin API against a live server, on both databases: keys, usage, who may see what, and every bad question."""
+"""The admin API against a live server, on both databases: usage, who may see what, and every bad question."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Page
 
-from tests.conftest import StartServer
-from tests.services import postgres
+from tests.services.admin import made, refusal, say
 from tests.services.promptyard import Server
-
-ROUTES = """\
-providers:
-  fake: {type: fake}
-  broken: {type: fake, script: [{error: {status: 500, message: broken}}]}
-routes:
-  chat: {deployments: [{provider: fake, model: echo}]}
-  other: {deployments: [{provider: fake, model: echo-2}]}
-  broken: {deployments: [{provider: broken, model: none}]}
-"""
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of this module's own: its sums are ours alone."""
-    servers = StartServer(lambda: tmp_path_factory.mktemp("admin"))
-    with contextlib.ExitStack() as stack:
-        settings = {}
-        if request.param == "postgresql":
-            server = request.getfixturevalue("postgres_url")
-            settings["database_url"] = stack.enter_context(postgres.new_database(server, "test_admin"))
-        stack.callback(servers.stop)
-        yield servers(ROUTES, **settings)
-
-
-@pytest.fixture
-def admin(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
-
-
-def made(admin: httpx.Client, **wanted: Any) -> dict[str, Any]:
-    answer = admin.post("/admin/keys", json={"name": "of the test", **wanted})
-    assert answer.status_code == 201, answer.text
-    created: dict[str, Any] = answer.json()
-    return created
-
-
-def say(client: httpx.Client, model: str = "chat", **more: Any) -> httpx.Response:
-    return client.post(
-        "/v1/chat/completions", json={"model": model, "messages": [{"role": "user", "content": "one two"}], **more}
-    )
-
-
-def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The error of an answer, which must have OpenAI's shape."""
-    assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error"}
-    error: dict[str, Any] = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"]
-    return error
-
-
-def test_the_life_of_a_key(server: Server, admin: httpx.Client) -> None:
-    created = made(admin, name="life", routes=["chat"], rpm=60, tpm=1000, concurrency=2, max_budget=0.1,
-                   budget_duration="1mo", expires_in=3600)  # fmt: skip
-    secret = created.pop("key")
-    assert created == {
-        "id": created["id"],
-        "name": "life",
-        "scopes": ["inference", "tracking"],
-        "routes": ["chat"],
-        "rpm": 60,
-        "tpm": 1000,
-        "concurrency": 2,
-        "max_budget": 0.1,
-        "budget_duration": "1mo",
-        "created_at": pytest.approx(time.time(), abs=30),
-        "expires_at": pytest.approx(time.time() + 3600, abs=30),
-        "revoked_at": None,
-        "state": "active",
-    }
-    listed = admin.get("/admin/keys")
-    assert created in listed.json()["data"]
-    assert secret not in listed.text
-    with server.client(secret) as its:
-        assert say(its).status_code == 200
-        assert [one["id"] for one in its.get("/v1/models").json()["data"]] == ["chat"]
-        assert "chat" in refusal(say(its, "other"), 403)["message"]
-        assert admin.delete(f"/admin/keys/{created['id']}").json() == {"id": created["id"], "revoked": True}
-        assert "revoked" in refusal(say(its), 401)["message"]
-    assert admin.delete(f"/admin/keys/{created['id']}").status_code == 200
-    (row,) = [one for one in admin.get("/admin/keys").json()["data"] if one["id"] == created["id"]]
-    assert row["state"] == "revoked"
-    assert row["revoked_at"] == pytest.approx(time.time(), abs=30)
-
-
-def test_an_expired_key_is_refused_and_listed_as_such(server: Server, admin: httpx.Client) -> None:
-    created = made(admin, expires_in=0.05)
-    time.sleep(0.1)
-    with server.client(created["key"]) as its:
-        assert "expired" in refusal(its.get("/v1/models"), 401)["message"]
-    (row,) = [one for one in admin.get("/admin/keys").json()["data"] if one["id"] == created["id"]]
-    assert row["state"] == "expired"
-
 
 BAD_KEYS: dict[str, tuple[bytes, str | None]] = {
     "no body": (b"", None),
@@ -219,14 +120,14 @@ def test_bad_questions_about_usage(admin: httpx.Client, question: str, param: st
     assert refusal(admin.get(f"/admin/usage?{question}"), 400)["param"] == param
 
 
-def test_usage_of_each_key_route_and_day(server: Server, admin: httpx.Client) -> None:
+def test_usage_of_each_key_route_and_day(admin_server: Server, admin: httpx.Client) -> None:
     first, second = made(admin, name="usage-one"), made(admin, name="usage-two")
-    with server.client(first["key"]) as its:
+    with admin_server.client(first["key"]) as its:
         for model in ("chat", "chat", "other"):
             assert say(its, model).status_code == 200
         assert say(its, "broken").status_code >= 500
         assert say(its, stream=True).text.rstrip().endswith("[DONE]")
-    with server.client(second["key"]) as its:
+    with admin_server.client(second["key"]) as its:
         assert say(its).status_code == 200
     sums = admin.get("/admin/usage", params={"group_by": "key_id,route"}).json()["data"]
     mine = {(row["key_id"], row["route"]): (row["calls"], row["failed"]) for row in sums if "key_id" in row}
@@ -245,9 +146,9 @@ def test_usage_of_each_key_route_and_day(server: Server, admin: httpx.Client) ->
     assert nothing == {"data": [], "total": dict.fromkeys(nothing["total"], 0)}
 
 
-def test_a_key_sees_its_own_usage_only(server: Server, admin: httpx.Client) -> None:
+def test_a_key_sees_its_own_usage_only(admin_server: Server, admin: httpx.Client) -> None:
     first, second = made(admin, name="own-one"), made(admin, name="own-two", scopes=["inference", "admin"])
-    with server.client(first["key"]) as one, server.client(second["key"]) as two:
+    with admin_server.client(first["key"]) as one, admin_server.client(second["key"]) as two:
         ids = [say(client).headers["x-request-id"] for client in (one, two)]
         seen = one.get("/admin/usage", params={"group_by": "key_id"}).json()
         assert [row["key_id"] for row in seen["data"]] == [first["id"]]
@@ -272,8 +173,8 @@ FACES = {
 
 
 @pytest.mark.parametrize("scope", FACES)
-def test_a_key_opens_the_faces_of_its_scopes_alone(server: Server, admin: httpx.Client, scope: str) -> None:
-    with server.client(made(admin, scopes=[scope])["key"]) as its:
+def test_a_key_opens_the_faces_of_its_scopes_alone(admin_server: Server, admin: httpx.Client, scope: str) -> None:
+    with admin_server.client(made(admin, scopes=[scope])["key"]) as its:
         for face, path in FACES.items():
             answer = its.get(path)
             if face == scope:
@@ -294,8 +195,8 @@ MALFORMED = [b"", b"Bearer", b"Basic", b"Basic !!!", b"Basic \xff\xfe", b"Basic 
 
 
 @pytest.mark.parametrize("header", MALFORMED)
-def test_malformed_credentials_are_401_on_every_face(server: Server, header: bytes) -> None:
-    with httpx.Client(base_url=server.url, headers=[(b"authorization", header)]) as stranger:
+def test_malformed_credentials_are_401_on_every_face(admin_server: Server, header: bytes) -> None:
+    with httpx.Client(base_url=admin_server.url, headers=[(b"authorization", header)]) as stranger:
         for face, path in FACES.items():
             answer = stranger.get(path)
             if face == "tracking":
@@ -310,9 +211,9 @@ def test_malformed_credentials_are_401_on_every_face(server: Server, header: byt
         assert stranger.get("/health/ready").json() == {"status": "ready"}
 
 
-def test_the_documentation_renders_from_this_host_alone(server: Server, page: Page) -> None:
-    page.context.set_extra_http_headers(server.headers)
-    page.goto(f"{server.url}/docs")
+def test_the_documentation_renders_from_this_host_alone(admin_server: Server, page: Page) -> None:
+    page.context.set_extra_http_headers(admin_server.headers)
+    page.goto(f"{admin_server.url}/docs")
     page.get_by_text("/admin/keys", exact=True).first.wait_for()
     page.get_by_text("/admin/usage/{request_id}", exact=True).first.wait_for()
     for path in ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/models/{id}", "/gateway/{name}/invocations"):
@@ -326,10 +227,10 @@ def test_the_documentation_renders_from_this_host_alone(server: Server, page: Pa
     assert page.locator(".errors-wrapper").count() == 0
 
 
-def test_a_browser_is_asked_for_a_key_before_the_documentation(server: Server) -> None:
-    answer = httpx.get(f"{server.url}/docs")
+def test_a_browser_is_asked_for_a_key_before_the_documentation(admin_server: Server) -> None:
+    answer = httpx.get(f"{admin_server.url}/docs")
     assert answer.headers["www-authenticate"].startswith("Basic ")
-    assert httpx.get(f"{server.url}/docs", auth=("", server.admin_key or "")).status_code == 200
+    assert httpx.get(f"{admin_server.url}/docs", auth=("", admin_server.admin_key or "")).status_code == 200
 
 
 def test_the_description_is_whole(admin: httpx.Client) -> None:
@@ -341,4 +242,5 @@ def test_the_description_is_whole(admin: httpx.Client) -> None:
     assert wanted <= set(described["paths"])
     assert set(described["components"]["schemas"]["NewKey"]["properties"]) == {
         "name", "routes", "scopes", "rpm", "tpm", "concurrency", "max_budget", "budget_duration", "expires_in",
+        "denied_routes", "tags", "metadata",
     }  # fmt: skip

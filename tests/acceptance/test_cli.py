@@ -192,6 +192,7 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "name": "bot",
         "scopes": ["admin", "tracking"],
         "routes": ["chat", "other"],
+        "denied_routes": [],
         "rpm": 5,
         "tpm": 1000,
         "concurrency": 2,
@@ -200,6 +201,9 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "created_at": 0,
         "expires_at": 0,
         "revoked_at": None,
+        "blocked_at": None,
+        "tags": [],
+        "metadata": {},
         "state": "active",
     }
     assert created["expires_at"] - created["created_at"] == pytest.approx(30 * 86400, abs=1)
@@ -225,8 +229,8 @@ def test_a_script_reads_the_secret_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\x1b[31m", "a\nb", os.fsdecode(b"a\xff")], ids=repr)
 def test_a_name_that_cannot_be_shown(name: str, tmp_path: Path) -> None:
     done = run("keys", "create", "--name", name, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "A key needs a name of 1 to 200 printable characters.\n"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for --name: A key needs a name of 1 to 200 printable characters." in done.stderr
     assert data("keys", "list", cwd=tmp_path) == []
 
 

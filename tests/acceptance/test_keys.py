@@ -59,6 +59,33 @@ def test_a_change_by_the_command_line_reaches_a_running_server(start_server: Sta
     until(server, created["key"], 401)
 
 
+def test_a_key_is_changed_on_the_command_line(start_server: StartServer) -> None:
+    server = start_server(ROUTES)
+
+    def keys(*said: str) -> Any:
+        return data("keys", *said, "--data", str(server.data), cwd=server.data.parent)
+
+    terms = ["--routes", "ch*,other", "--deny", "other", "--rpm", "5", "--tags", "a,b", "--metadata", "owner=a=b"]
+    created = keys("create", "--name", "bot", "--max-budget", "1.5", "--budget-duration", "1mo", *terms)
+    assert created["denied_routes"] == ["other"]
+    assert (created["tags"], created["metadata"]) == (["a", "b"], {"owner": "a=b"})
+    changed = keys("update", created["id"], "--name", "b", "--rpm", "none", "--tpm", "9", "--deny", "none")
+    secret = created.pop("key")
+    assert changed == created | {"name": "b", "rpm": None, "tpm": 9, "denied_routes": []}
+    assert keys("block", created["id"])["state"] == "blocked"
+    until(server, secret, 401)
+    assert keys("unblock", created["id"])["state"] == "active"
+    until(server, secret, 200)
+    second = keys("rotate", created["id"], "--grace", "1h")["key"]
+    until(server, second, 200)
+    assert status(server, secret) == 200
+    third = keys("rotate", created["id"])["key"]
+    until(server, secret, 401)
+    assert (status(server, second), status(server, third)) == (401, 200)
+    assert [one["id"] for one in keys("list", "--tag", "a")] == [created["id"]]
+    assert keys("list", "--tag", "c") == []
+
+
 def test_a_change_reaches_every_server_of_one_database(start_server: StartServer, fresh_postgres: str) -> None:
     first, second = (start_server(ROUTES, database_url=fresh_postgres) for _ in range(2))
     home = first.data.parent

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.conftest import StartServer
 from tests.services.pages import Watch
@@ -268,44 +268,6 @@ def test_a_prompt_without_variables_can_be_logged(pages: Watch, lab_server: Serv
     answer(page, 0, "done")
     page.locator("#log").click()
     expect(page.locator("#note")).to_contain_text("Logged 1 run")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"), [("what", "Give a value for what."), ("template", "Write a prompt first.")]
-)
-def test_what_is_missing_is_said_in_words(pages: Watch, lab_server: Server, change: str, said: str) -> None:
-    page = playground(pages, lab_server, "quick")
-    page.locator("#template textarea" if change == "template" else f"[name={change}]").fill("")
-    page.locator("#run").click()
-    expect(page.locator("#said")).to_contain_text(said)
-
-
-def test_what_run_says_is_not_taken_back_by_an_edit_before_it(pages: Watch, lab_server: Server) -> None:
-    """The server's answer to an edit comes after Run's, and a second edit has waited for it."""
-    page = playground(pages, lab_server, "quick")
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        """Keep back the first edit that says "Something else."."""
-        if held or "Something" not in (route.request.post_data or ""):
-            route.continue_()
-        else:
-            held.append(route)
-
-    page.route("**/queue/join*", hold)
-    page.locator("#template textarea").fill("Something else.")
-    page.wait_for_function("location.search.includes('Something')")
-    page.locator("#template textarea").fill("")
-    page.locator("#run").click()
-    expect(page.locator("#said")).to_contain_text("Write a prompt first.")
-    with page.expect_response("**/queue/join*"), page.expect_request("**/queue/join*") as second:
-        held[0].continue_()
-    assert second.value.response()
-    expect(page.locator(".fields label")).to_have_count(0)
-    page.wait_for_timeout(300)
-    expect(page.locator("#said")).to_contain_text("Write a prompt first.")
-    page.locator("#template textarea").fill("Hello")
-    expect(page.locator("#said")).not_to_contain_text("Write a prompt first.")
 
 
 def test_the_address_reopens_what_its_sender_saw(pages: Watch, lab_server: Server) -> None:

@@ -72,6 +72,35 @@ def test_a_key_comes_back_as_it_was_made(keys: Keys) -> None:
     assert not nothing.may_call("chat")
 
 
+@pytest.mark.parametrize(
+    ("routes", "denied", "may"),
+    [
+        (None, [], "a ab abc b.c"),
+        (["a*"], [], "a ab abc"),
+        (["*b*"], [], "ab abc b.c"),
+        (["a*c", "b.c"], [], "abc b.c"),
+        (["*"], ["ab*"], "a b.c"),
+        (None, ["*"], ""),
+        (["b?c", "[a]", "a**c"], [], "abc"),
+        (["ab*ab", "a*b*b"], [], ""),
+        (["abc"], ["abc"], ""),
+    ],
+)
+def test_patterns_name_routes(keys: Keys, routes: list[str] | None, denied: list[str], may: str) -> None:
+    key, _ = keys.create("patterns", routes=routes, denied=denied)
+    assert [one for one in ("a", "ab", "abc", "b.c") if key.may_call(one)] == may.split()
+
+
+def test_notes_are_small(keys: Keys) -> None:
+    for metadata in ({"": "x"}, {"n" * 65: "x"}, {"n": "x" * 513}, {str(one): "x" for one in range(51)}):
+        with pytest.raises(BadRequest) as refused:
+            keys.create("notes", metadata=metadata)
+        assert refused.value.param == "metadata"
+    with pytest.raises(BadRequest) as refused:
+        keys.create("tags", tags=["ok", "a\n"])
+    assert refused.value.param == "tags"
+
+
 NAMES = {"empty": "", "spaces": "  ", "long": "x" * 201, "NUL": "a\0b", "an escape": "a\x1b[31m", "two lines": "a\nb",
          "half a letter": "\ud800", "right to left": "a\u202eb"}  # fmt: skip
 

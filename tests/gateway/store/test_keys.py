@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -20,10 +21,14 @@ FULL = Key(
     "ünïcödé 🔑 \"'%_\\",
     frozenset(Scope),
     routes=frozenset({"chat", "a,b", 'c"d'}),
+    denied=frozenset({"*", 'c"*'}),
     limits=Limits(1, 2**31 - 1, 7),
     created_at=1_800_000_000.123456,
     expires_at=1_900_000_000.654321,
     revoked_at=1_850_000_000.5,
+    blocked_at=1_850_000_000.25,
+    metadata={"näme": "'\"", "b": ""},
+    tags=frozenset({"a,b", "ü"}),
 )
 NOTHING = Key("key_3", "may call nothing", frozenset({Scope.TRACKING}), routes=frozenset(), created_at=1.0)
 
@@ -73,3 +78,37 @@ def test_nothing_is_stored_twice(store: KeyStore, again: Key) -> None:
         store.add(again, "1" if again.id != PLAIN.id else "2")
     assert store.all() == {"1": PLAIN}
     assert store.version() == 1
+
+
+def test_a_change_is_made_to_what_is_there(store: KeyStore) -> None:
+    store.add(FULL, "1")
+    store.add(PLAIN, "2")
+    changed = store.change(FULL.id, lambda key: dataclasses.replace(key, name=key.name + "!"))
+    assert changed == dataclasses.replace(FULL, name=FULL.name + "!")
+    assert store.all() == {"1": changed, "2": PLAIN}
+    assert store.change("key_0", lambda key: key) is None
+
+
+def test_two_changes_at_once_are_both_made(store: KeyStore, database_url: str) -> None:
+    store.add(PLAIN, "1")
+    database = open_database(database_url)
+    stores = [store, KeyStore(database)]
+
+    def more(which: int) -> None:
+        for _ in range(20):
+            stores[which].change(PLAIN.id, lambda key: dataclasses.replace(key, name=key.name + "!"))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(more, range(2)))
+    database.close()
+    assert store.all()["1"].name == PLAIN.name + 40 * "!"
+
+
+def test_the_secret_before_goes_on_for_its_time(store: KeyStore) -> None:
+    store.add(dataclasses.replace(PLAIN, expires_at=500.0), "1")
+    store.rotate(PLAIN.id, "2", 100.0)
+    assert {one: key.expires_at for one, key in store.all().items()} == {"2": 500.0, "1": 100.0}
+    store.rotate(PLAIN.id, "3", 900.0)
+    assert {one: key.expires_at for one, key in store.all().items()} == {"3": 500.0, "2": 500.0}
+    store.rotate(PLAIN.id, "4", None)
+    assert list(store.all()) == ["4"]

@@ -60,6 +60,29 @@ def wanted(database: Database) -> dict[str, object]:
     }
 
 
+#: What each step added: of a table these columns, or the whole of it.
+ADDED: dict[int, dict[str, list[str]]] = {
+    2: {"gateway_usage": ["final"]},
+    3: {
+        "gateway_usage": ["fallback", "attempt"],
+        "gateway_keys": ["max_budget", "budget_duration"],
+        "gateway_journals": ["open_segment", "open_offset"],
+    },
+    4: {"gateway_usage_days": []},
+    5: {"gateway_keys": ["denied", "tags", "metadata", "blocked_at", "hash_before", "hash_before_until"]},
+}
+
+
+def older(database: Database, version: int) -> None:
+    """Take back what was added since `version`."""
+    undo = [f"UPDATE schema_versions SET version = {version}"]
+    for step, tables in ADDED.items():
+        for table, columns in tables.items() if step > version else ():
+            undo += [f"ALTER TABLE {table} DROP COLUMN {one}" for one in columns] or [f"DROP TABLE {table}"]
+    for one in undo:
+        database.write(lambda connection, one=one: connection.exec_driver_sql(one))
+
+
 def test_a_fresh_database_has_the_tables_of_the_code(database: Database) -> None:
     migrations.migrate(database)
     fresh = described(database)
@@ -70,14 +93,7 @@ def test_a_fresh_database_has_the_tables_of_the_code(database: Database) -> None
 
 def test_the_first_versions_tables_become_those_of_the_code(database: Database) -> None:
     migrations.migrate(database)
-    added = {
-        "gateway_usage": ["final", "fallback", "attempt"],
-        "gateway_keys": ["max_budget", "budget_duration"],
-        "gateway_journals": ["open_segment", "open_offset"],
-    }
-    dropped = [f"ALTER TABLE {table} DROP COLUMN {one}" for table, names in added.items() for one in names]
-    for undo in (*dropped, "DROP TABLE gateway_usage_days", "UPDATE schema_versions SET version = 1"):
-        database.write(lambda connection, undo=undo: connection.exec_driver_sql(undo))
+    older(database, 1)
     assert described(database) != wanted(database)
     migrations.migrate(database)
     assert described(database) == wanted(database)

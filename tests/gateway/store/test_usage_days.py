@@ -18,6 +18,7 @@ from gateway.store import migrations
 from gateway.store.usage import COLUMNS, GROUPS, UsageStore
 from gateway.types import UsageFilter, UsageRecord
 from tests.acceptance.test_cli import run
+from tests.gateway.store.test_tables import older
 from tests.gateway.store.test_usage import fill, record
 
 DAY = 86400
@@ -88,8 +89,7 @@ def test_lines_of_an_older_version_are_summed_once(database: Database) -> None:
     store = UsageStore(database)
     fill(store, "a", records(100, random.Random(3)), 1, 1)
     before = store.sums(["key", "day"], UsageFilter())
-    for undo in ("DROP TABLE gateway_usage_days", "UPDATE schema_versions SET version = 3"):
-        database.write(lambda connection, undo=undo: connection.exec_driver_sql(undo))
+    older(database, 3)
     migrations.migrate(database)
     assert store.sums(["key", "day"], UsageFilter()) == before
     fill(store, "a", [record(1000)], 1, 2)

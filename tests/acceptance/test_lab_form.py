@@ -1,12 +1,13 @@
-"""Numbers on the playground in Chromium: one that cannot be sent is named beside the form, and nothing is sent."""
+"""What the playground says beside its form, in Chromium: what cannot be sent is named, and nothing is sent."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
+from tests.acceptance.test_lab import playground
 from tests.conftest import StartServer
 from tests.services.pages import Watch
 from tests.services.promptyard import Server
@@ -55,3 +56,41 @@ def test_a_number_out_of_range_is_named_and_nothing_is_sent(
     while calls() == before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert calls() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("what", "Give a value for what."), ("template", "Write a prompt first.")]
+)
+def test_what_is_missing_is_said_in_words(pages: Watch, lab_server: Server, change: str, said: str) -> None:
+    page = playground(pages, lab_server, "fake")
+    page.locator("#template textarea" if change == "template" else f"[name={change}]").fill("")
+    page.locator("#run").click()
+    expect(page.locator("#said")).to_contain_text(said)
+
+
+def test_what_run_says_is_not_taken_back_by_an_edit_before_it(pages: Watch, lab_server: Server) -> None:
+    """The server's answer to an edit comes after Run's, and a second edit has waited for it."""
+    page = playground(pages, lab_server, "fake")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        """Keep back the first edit that says "Something else."."""
+        if held or "Something" not in (route.request.post_data or ""):
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/queue/join*", hold)
+    page.locator("#template textarea").fill("Something else.")
+    page.wait_for_function("location.search.includes('Something')")
+    page.locator("#template textarea").fill("")
+    page.locator("#run").click()
+    expect(page.locator("#said")).to_contain_text("Write a prompt first.")
+    with page.expect_response("**/queue/join*"), page.expect_request("**/queue/join*") as second:
+        held[0].continue_()
+    assert second.value.response()
+    expect(page.locator(".fields label")).to_have_count(0)
+    page.wait_for_timeout(300)
+    expect(page.locator("#said")).to_contain_text("Write a prompt first.")
+    page.locator("#template textarea").fill("Hello")
+    expect(page.locator("#said")).not_to_contain_text("Write a prompt first.")

@@ -1,4 +1,4 @@
-"""Budgets of keys and routes: an attempt holds the most it may cost before it starts, and settles what it did cost."""
+"""Budgets of keys, tenants and routes: an attempt holds the most it may cost, and settles what it did cost."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.counters import Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, BudgetExceeded, GatewayError, RateLimited
 from gateway.money import usd
+from gateway.owners import Key
 from gateway.routes import CONVERSATIONS, Budget, Deployment, Route, Task
 from gateway.types import Attempt, Call, Claim, Refusal, Rule
 from gateway.windows import Window, window
@@ -30,7 +31,7 @@ class Balances(Protocol):
         """Note an attempt (the fields of `ledger.Begun`). Raises `Overloaded` where that cannot be."""
 
     async def spent(self, whose: str, since: float, until: float | None) -> int:
-        """Nano-dollars spent by `key:<id>` or on `route:<name>` by calls that began from `since` until `until`."""
+        """Nano-dollars spent by `key:<id>` and so on (`Claim`), for calls that began from `since` until `until`."""
 
 
 class Budgets:
@@ -44,12 +45,12 @@ class Budgets:
     def claims(
         self, call: Call, route: Route, deployments: Iterable[Deployment], body: Mapping[str, Any] | None = None
     ) -> list[Claim]:
-        """What an attempt at any of `deployments` holds of the budgets of the call's key and of `route`.
+        """What an attempt at any of `deployments` holds of the budgets of the call's key, its tenants and `route`.
 
         `body` is what it asks, where that is not the call's own. Raises `BadRequest` where nobody knows its cost.
         """
-        budgets = [(f"key:{call.key.id}", call.key.limits.budget), (f"route:{route.name}", route.limits.budget)]
-        applying = [(whose, budget) for whose, budget in budgets if budget is not None]
+        scopes = (*call.key.limited, (f"route:{route.name}", route.limits))
+        applying = [(whose, limits.budget) for whose, limits in scopes if limits.budget is not None]
         if not applying:
             return []
         most = _most(call, route, deployments, body)
@@ -68,6 +69,7 @@ class Budgets:
             (
                 *(request.id, attempt.number, call.time, key.id, key.name, request.model, attempt.deployment.id),
                 *(request.task.value, request.stream, call.input_estimate, most, attempt.fallback),
+                *(key.team_id, key.organisation_id),
             )
         )
 
@@ -93,8 +95,17 @@ class Budgets:
 
 def _budget(claim: Claim, call: Call) -> Budget | None:
     """The budget that `claim` is of."""
-    limits = call.route.limits if claim.scope.startswith("route:") else call.key.limits
+    whose = claim.scope.rpartition("@")[0]
+    limits = call.route.limits if whose.startswith("route:") else dict(call.key.limited)[whose]
     return limits.budget
+
+
+def owner(scope: str, key: Key) -> str:
+    """Whose limit or budget it is, in words: `this key`, `team 'ops'`, `route 'fast'`."""
+    kind, _, name = scope.partition(":")
+    if kind == "key":
+        return "this key"
+    return f"{kind} '{next((one.name for one in key.tenants if one.id == name), name)}'"
 
 
 def _window(claim: Claim, call: Call) -> Window:
@@ -178,9 +189,9 @@ def refused(refusal: Refusal, call: Call) -> GatewayError:
     """Why a budget refused: what the call may cost, what is spent and held, and when the budget begins anew."""
     claim, held, budget = refusal.claim, refusal.held, _budget(refusal.claim, call)
     whose = claim.scope.rpartition("@")[0]
-    owner = f"Route '{whose.removeprefix('route:')}'" if whose.startswith("route:") else "This key"
+    who = owner(whose, call.key)
     period = "in all" if budget is None or budget.duration is None else f"in {budget.duration}"
-    may = f"{owner} may spend {usd(claim.limit)} {period} (max_budget)"
+    may = f"{who[0].upper()}{who[1:]} may spend {usd(claim.limit)} {period} (max_budget)"
     if claim.least > claim.limit:
         return BadRequest(
             f"This call may cost {usd(claim.least)}, but {may[0].lower()}{may[1:]}: it can never be let in. "

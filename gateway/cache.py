@@ -16,8 +16,9 @@ import orjson
 
 from gateway.cache_store import Store
 from gateway.flights import BURST, Flights, Start
+from gateway.owners import Key
 from gateway.routes import CachePolicy, Config, ProviderSpec, Route, Task
-from gateway.types import Answer, Key, Request
+from gateway.types import Answer, Request
 
 #: The header that tells a caller whether its answer was asked for on its behalf: `miss`, else `hit`.
 HEADER = "x-promptyard-cache"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import SecretStr
 
 from gateway.money import Listing
+from gateway.owners import Key
 from gateway.routes import Config, Deployment, ProviderSpec, Route
-from gateway.types import Key
 
 MASK = "***"
 #: Characters of a value that a line of text shows; JSON has all of it.

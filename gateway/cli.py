@@ -1,4 +1,4 @@
-"""The command line: `promptyard serve | check | plan | explain | import | keys | usage | ledger | schema | bench`."""
+"""The command line: `promptyard serve | check | plan | explain | import | keys | teams | usage | ledger | …`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gateway.cli_import import import_command
 from gateway.cli_keys import keys_command
 from gateway.cli_ledger import ledger_command
 from gateway.cli_plan import explain_command, plan_command
+from gateway.cli_tenants import organisations_command, teams_command
 from gateway.errors import BadRequest, ConfigError, GatewayError
 from gateway.routes import Config
 from gateway.settings import Settings
@@ -108,7 +109,8 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
     return settings, understood
 
 
-for command in (bench_command, import_command, plan_command, explain_command, keys_command, ledger_command):
+_PARTS = (bench_command, import_command, plan_command, explain_command, ledger_command)
+for command in (*_PARTS, keys_command, teams_command, organisations_command):
     main.add_command(command)
 
 
@@ -119,7 +121,12 @@ def schema() -> None:
 
 
 @main.command()
-@click.option("--by", default="key,route,day", show_default=True, help="Group by: key, key_id, route, deployment, day")
+@click.option(
+    "--by",
+    default="key,route,day",
+    show_default=True,
+    help="Group by: organisation, team, key, key_id, route, deployment, day",
+)
 @click.option("--since", help="ISO date or time (UTC), inclusive")
 @click.option("--until", help="ISO date or time (UTC), exclusive")
 @data_option

@@ -18,8 +18,8 @@ from gateway import changes, config
 from gateway import settings as environment
 from gateway.changes import Change
 from gateway.errors import ConfigError, NotFound, Overloaded
+from gateway.owners import Key
 from gateway.settings import Settings
-from gateway.types import Key
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}

@@ -11,9 +11,10 @@ from gateway.counters import Counters
 from gateway.errors import BadRequest, BudgetUnavailable, GatewayError, NotFound
 from gateway.keys import ADMIN, Keys
 from gateway.money import usd
+from gateway.owners import Key, Scope
 from gateway.plane import Plane, Snapshot
 from gateway.routes import CONVERSATIONS, Budget, Deployment, Limits, Route, Strategy, Task
-from gateway.types import Call, Claim, Grant, Key, Refusal, Request, Rule, Scope, Unknown
+from gateway.types import Call, Claim, Grant, Refusal, Request, Rule, Unknown
 from gateway.windows import window
 
 Document = dict[str, Any]
@@ -68,7 +69,7 @@ async def explain(snapshot: Snapshot, counters: Counters | None, key: Key, quest
         _rule("route", passes=True, says=f"'{route.name}' is a route for {route.task.value}."),
         _key_rule(snapshot, route, key),
         _task_rule(route, task),
-        *await _limits(counters, f"key:{key.id}", key.limits),
+        *[rule for scope, limits in key.limited for rule in await _limits(counters, scope, limits)],
         *await _limits(counters, f"route:{route.name}", route.limits),
     ]
     order = snapshot.router.order(route, _call(route, key, task, question.user))
@@ -109,6 +110,11 @@ def _refused(snapshot: Snapshot, model: str, key: Key) -> str:
 def _key_rule(snapshot: Snapshot, route: Route, key: Key) -> Document:
     if key.revoked_at is not None:
         return _rule("key", passes=False, says="This key was revoked.")
+    if key.blocked_at is not None:
+        return _rule("key", passes=False, says="This key is blocked.")
+    for tenant in key.tenants:
+        if tenant.blocked_at is not None:
+            return _rule("key", passes=False, says=f"The {tenant.kind} '{tenant.name}' is blocked.")
     if key.expires_at is not None and key.expires_at <= time.time():
         return _rule("key", passes=False, says="This key has expired.")
     if Scope.INFERENCE not in key.scopes:

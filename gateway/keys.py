@@ -17,9 +17,9 @@ from pydantic import SecretStr
 
 from gateway.errors import BadRequest, InvalidKey, NotFound
 from gateway.money import nano
+from gateway.owners import Key, Scope, Tenant
 from gateway.routes import Budget, Limits
 from gateway.store.keys import KeyStore
-from gateway.types import Key, Scope
 from gateway.windows import is_duration
 
 log = logging.getLogger(__name__)
@@ -60,14 +60,6 @@ def budget(usd: float | str | None, duration: str | None) -> Budget | None:
     return Budget(most, duration)
 
 
-#: Fields of names, as the caller knows them, and what these are.
-_NAMED = (
-    ("routes", "routes", "Names of routes have"),
-    ("denied", "denied_routes", "Names of routes have"),
-    ("tags", "tags", "Tags have"),
-)
-
-
 class Terms(TypedDict, total=False):
     """What a key is given, or given anew; what is left out stays as it is. `expires_in` is in seconds, None: never."""
 
@@ -80,6 +72,7 @@ class Terms(TypedDict, total=False):
     expires_in: float | None
     metadata: Mapping[str, str]
     tags: Iterable[str]
+    team: Tenant | None
 
 
 class Keys:
@@ -112,6 +105,9 @@ class Keys:
             raise InvalidKey("This key was revoked.")
         if key.blocked_at is not None:
             raise InvalidKey("This key is blocked. Whoever runs this gateway can let it in again.")
+        for tenant in key.tenants:
+            if tenant.blocked_at is not None:
+                raise InvalidKey(f"The {tenant.kind} '{tenant.name}' is blocked, and its keys with it.")
         if key.expires_at is not None and key.expires_at <= time.time():
             raise InvalidKey("This key has expired.")
         return key
@@ -222,13 +218,14 @@ class Keys:
 
 def _new(name: str) -> Key:
     scopes = frozenset({Scope.INFERENCE, Scope.TRACKING})
-    return Key(f"key_{secrets.token_hex(8)}", _name(name), scopes, created_at=time.time())
+    return Key(f"key_{secrets.token_hex(8)}", name_of(name), scopes, created_at=time.time())
 
 
-def _name(name: str) -> str:
+def name_of(name: str, whose: str = "A key") -> str:
+    """`name` without spaces around it. Raises `BadRequest` where no list can show it."""
     name = name.strip()
     if not name or len(name) > 200 or not name.isprintable():
-        raise BadRequest("A key needs a name of 1 to 200 printable characters.", param="name")
+        raise BadRequest(f"{whose} needs a name of 1 to 200 printable characters.", param="name")
     return name
 
 
@@ -236,7 +233,7 @@ def _with(key: Key, terms: Terms) -> Key:
     """`key` under other terms. Raises `BadRequest` naming the field."""
     new: dict[str, object] = dict(terms)
     if "name" in terms:
-        new["name"] = _name(terms["name"])
+        new["name"] = name_of(terms["name"])
     if "blocked" in terms:
         new["blocked_at"] = (key.blocked_at or time.time()) if terms["blocked"] else None
         del new["blocked"]
@@ -248,20 +245,29 @@ def _with(key: Key, terms: Terms) -> Key:
         given: Iterable[str] | None = terms.get(field)  # type: ignore[assignment]  # its values are of several types
         if given is not None:
             new[field] = frozenset(given)
-    for field, param, what in _NAMED:
-        named = new.get(field)
-        if isinstance(named, frozenset) and not all(one and len(one) <= 200 and one.isprintable() for one in named):
-            raise BadRequest(f"{what} 1 to 200 printable characters.", param=param)
-    _check_notes(terms.get("metadata", {}))
-    return dataclasses.replace(key, **new)  # type: ignore[arg-type]  # as above
+    return sound(dataclasses.replace(key, **new))  # type: ignore[arg-type]  # as above
 
 
-def _check_notes(metadata: Mapping[str, str]) -> None:
+def sound(key: Key) -> Key:
+    """`key`, if it can be one. Raises `BadRequest` naming the field."""
+    check_names(key.routes or (), "routes")
+    check_names(key.denied, "denied_routes")
+    check_names(key.tags, "tags")
+    if key.team is not None and Scope.ADMIN in key.scopes:
+        raise BadRequest("A key of a team cannot have the scope 'admin', which is for all of them.", param="scopes")
+    metadata = key.metadata
     if len(metadata) > 50 or any(not 0 < len(name) <= 64 or len(text) > 512 for name, text in metadata.items()):
         raise BadRequest(
             "metadata holds at most 50 notes, with names of 1 to 64 and texts of at most 512 characters.",
             param="metadata",
         )
+    return key
+
+
+def check_names(names: Iterable[str], param: str) -> None:
+    """Refuse what no list can show. Raises `BadRequest` naming the field."""
+    if not all(one and len(one) <= 200 and one.isprintable() for one in names):
+        raise BadRequest(f"Each of {param} has 1 to 200 printable characters.", param=param)
 
 
 def _no_such(key_id: str) -> NotFound:

@@ -122,7 +122,7 @@ class Ledger:
         return await _answered(asyncio.to_thread(self._store.find, request_id))
 
     async def spent(self, whose: str, since: float, until: float | None) -> int:
-        """Nano-dollars of a key or a route up to this moment (`UsageStore.spent`)."""
+        """Nano-dollars of a key, a tenant or a route up to this moment (`UsageStore.spent`)."""
         await self.flush()
         return await _answered(asyncio.to_thread(self._store.spent, whose, since, until))
 
@@ -212,6 +212,8 @@ class Begun(NamedTuple):
     input_tokens: int
     cost: int
     fallback: str | None
+    team_id: str = ""
+    organisation_id: str = ""
 
 
 #: What a line of the journal begins with that is a `Begun`.

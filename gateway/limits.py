@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from gateway import tokens
-from gateway.budgets import Budgets, check_price, refused
+from gateway.budgets import Budgets, check_price, owner, refused
 from gateway.counters import Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
+from gateway.owners import Key
 from gateway.routes import Limits, Route, Task
-from gateway.types import Attempt, Call, Claim, Grant, Key, Refusal, Request, Rule, Standing, Unknown
+from gateway.types import Attempt, Call, Claim, Grant, Refusal, Request, Rule, Standing, Unknown
 
 _WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
 _WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
@@ -55,12 +56,11 @@ class Limiter:
         `started` is when it came (`time.perf_counter()`): it may have waited for another's answer.
         """
         call = Call(key, route, request, time.time(), started, [])
-        only = ((f"key:{key.id}", Limits(rpm=key.limits.rpm)), (f"route:{route.name}", Limits(rpm=route.limits.rpm)))
-        await self._claim(call, *only)
+        await self._claim(call, *key.limited, (f"route:{route.name}", route.limits), requests_only=True)
         return call
 
     async def admit(self, key: Key, route: Route, request: Request) -> Call:
-        """A call that holds requests, tokens and concurrency of `key` and `route`, until `settle`.
+        """A call that holds requests, tokens and concurrency of `key`, its tenants and `route`, until `settle`.
 
         It also holds of their budgets what its first attempt may cost. Taken in one step, all or none: a refused
         call has used up nothing. Raises `RateLimited` or `BudgetExceeded` naming the rule, or `BadRequest` when the
@@ -74,8 +74,9 @@ class Limiter:
             started=time.perf_counter(),
             grants=[],
         )
-        scopes = ((f"key:{key.id}", key.limits), (f"route:{route.name}", route.limits))
-        await self._claim(call, *scopes, money=budgeted(key, route) and request.task is not _COUNT_TOKENS)
+        scopes = (*key.limited, (f"route:{route.name}", route.limits))
+        counting = request.task is _COUNT_TOKENS  # it uses no tokens, costs nothing, and keeps no model busy
+        await self._claim(call, *scopes, money=not counting and budgeted(key, route), requests_only=counting)
         return call
 
     async def reserve(self, call: Call, route: Route, attempt: Attempt) -> None:
@@ -124,9 +125,11 @@ class Limiter:
         for grant in call.grants:
             self._counters.settle(grant, used)
 
-    async def _claim(self, call: Call, *scopes: tuple[str, Limits], money: bool = False) -> None:
+    async def _claim(
+        self, call: Call, *scopes: tuple[str, Limits], money: bool = False, requests_only: bool = False
+    ) -> None:
         def wanted() -> list[Claim]:
-            limits = self._claims(call, scopes)
+            limits = self._claims(call, scopes, requests_only=requests_only)
             return limits + self._budgets.claims(call, call.route, call.route.deployments) if money else limits
 
         claims = wanted()
@@ -145,7 +148,7 @@ class Limiter:
             if isinstance(taken, Unknown):
                 await self._budgets.open(taken.claim, call)
             elif not await self._count(call, taken.claim):
-                raise refused(taken, call) if taken.claim.rule is Rule.BUDGET else _refused(taken)
+                raise refused(taken, call) if taken.claim.rule is Rule.BUDGET else _refused(taken, call)
             taken = await self._counters.take(claims())
         return taken
 
@@ -175,15 +178,15 @@ class Limiter:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._counting, tokens.counted, body, model)
 
-    def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...]) -> list[Claim]:
+    def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...], *, requests_only: bool) -> list[Claim]:
         claims: list[Claim] = []
         asked: tuple[int, int] | None = None
         for scope, limits in scopes:
             same = self._same.get(scope)
             if same is None or same.limits is not limits:
                 same = self._remembered(scope, limits)
-            if call.request.task is _COUNT_TOKENS:
-                claims += same.requests  # it uses no tokens, and keeps no model busy
+            if requests_only:
+                claims += same.requests
                 continue
             claims += same.all
             if limits.tpm is not None:
@@ -247,18 +250,19 @@ def _headers(standing: Standing, word: str) -> dict[str, str]:
     }
 
 
-def _refused(refusal: Refusal) -> GatewayError:
+def _refused(refusal: Refusal, call: Call) -> GatewayError:
     claim, wait = refusal.claim, max(1, -int(-refusal.retry_after // 1))
+    whose = owner(claim.scope, call.key)
     if claim.least > claim.limit:
         return BadRequest(
-            f"This call may use {claim.least} tokens, but {_owner(claim.scope)} allows {claim.limit} "
+            f"This call may use {claim.least} tokens, but {whose} allows {claim.limit} "
             f"{_WHAT[claim.rule]} ({claim.rule}): it can never be let in. "
             "Send a shorter prompt or a smaller max_tokens.",
             code="request_exceeds_limit",
         )
     asked = f", this call needs {claim.least} more" if claim.rule is Rule.TPM else ""
     error = RateLimited(
-        f"{_owner(claim.scope).capitalize()} allows {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "
+        f"{whose[0].upper()}{whose[1:]} allows {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "
         f"{refusal.used} are in use{asked}. Try again in {wait} s.",
         retry_after=wait,
     )
@@ -268,14 +272,9 @@ def _refused(refusal: Refusal) -> GatewayError:
     return error
 
 
-def _owner(scope: str) -> str:
-    kind, _, name = scope.partition(":")
-    return f"route '{name}'" if kind == "route" else "this key"
-
-
 def budgeted(key: Key, route: Route) -> bool:
     """Whether calls of `key` on `route` spend somebody's budget."""
-    return key.limits.budget is not None or route.limits.budget is not None
+    return key.budgeted or route.limits.budget is not None
 
 
 def check(request: Request, route: Route) -> None:

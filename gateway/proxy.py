@@ -12,11 +12,12 @@ from gateway.cache import Cache, Wish
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
 from gateway.limits import Limiter
+from gateway.owners import Key
 from gateway.plane import Snapshot
 from gateway.rescue import TextRescue
 from gateway.routes import CONVERSATIONS, CachePolicy, Route, Task
 from gateway.shadow import Shadows
-from gateway.types import Answer, Call, Key, Request
+from gateway.types import Answer, Call, Request
 from gateway.usage import Meter
 
 # Found by name on the class, a member of an enumeration costs a call.

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gateway.errors import Forbidden, UnknownModel
 from gateway.health import Health
+from gateway.owners import Key
 from gateway.providers.faulty import Drawn, Faults
 from gateway.routes import Config, Deployment, Route, Strategy
-from gateway.types import Call, Key, Provider
+from gateway.types import Call, Provider
 
 #: A sticky value that chooses nothing.
 _ANYONE = ""

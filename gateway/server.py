@@ -33,8 +33,10 @@ from gateway.reload import Reading, Reloader
 from gateway.settings import Settings
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
+from gateway.store.tenants import TenantStore
 from gateway.store.usage import UsageStore
 from gateway.telemetry import Tracer
+from gateway.tenants import Tenants
 from gateway.usage import Meter
 
 log = logging.getLogger(__name__)
@@ -137,7 +139,8 @@ class Application:
             from gateway.api import control
 
             explainer = Explainer(self.plane, self._keys, self._counters)
-            return control.create(self._version, self._access, self._keys, self._ledger, self.reloader, explainer)
+            owners = control.Owners(self._keys, Tenants(TenantStore(self.database), self._keys.refresh))
+            return control.create(self._version, self._access, owners, self._ledger, self.reloader, explainer)
 
         return await asyncio.to_thread(build)
 

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from gateway.errors import GatewayError
+from gateway.owners import Key
 from gateway.plane import Snapshot
 from gateway.routes import Route
-from gateway.types import Answer, Call, Key, Request
+from gateway.types import Answer, Call, Request
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,65 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import SecretStr
 
 from gateway.money import Tokens
-from gateway.routes import Deployment, Limits, Route, Task
+from gateway.owners import Key
+from gateway.routes import Deployment, Route, Task
 from gateway.trace import AttemptSpan, Marks, Trace
-
-
-class Scope(StrEnum):
-    """What a key may be used for."""
-
-    INFERENCE = "inference"
-    TRACKING = "tracking"
-    ADMIN = "admin"
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A virtual key we issued, without its secret.
-
-    `routes` is None where every route is allowed; `denied` says which of them are not. Both are patterns, `*` in them
-    stands for anything. `metadata` and `tags` are the admin's own notes. Times are UTC epoch seconds.
-    `id` is "anonymous" for callers without a key in protected mode, "admin" for the admin key.
-    """
-
-    id: str
-    name: str
-    scopes: frozenset[Scope]
-    routes: frozenset[str] | None = None
-    denied: frozenset[str] = frozenset()
-    limits: Limits = field(default_factory=Limits)
-    created_at: float = 0.0
-    expires_at: float | None = None
-    revoked_at: float | None = None
-    blocked_at: float | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    tags: frozenset[str] = frozenset()
-
-    def may_call(self, route: str) -> bool:
-        """Whether this key's allowed routes include `route`, and its denied ones do not."""
-        if self.routes is not None and not _named(self.routes, route):
-            return False
-        return not self.denied or not _named(self.denied, route)
-
-
-@functools.lru_cache(4096)
-def _named(patterns: frozenset[str], route: str) -> bool:
-    """Whether one of `patterns` is the name of `route`, or stands for it."""
-    return route in patterns or any(_stands_for(one, route) for one in patterns if "*" in one)
-
-
-def _stands_for(pattern: str, name: str) -> bool:
-    first, *middle, last = pattern.split("*")
-    end = len(name) - len(last)
-    if end < len(first) or not name.startswith(first) or not name.endswith(last):
-        return False
-    at = len(first)
-    for part in middle:
-        found = name.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
 
 
 class Rule(StrEnum):
@@ -82,8 +25,9 @@ class Rule(StrEnum):
 
 
 class Claim(NamedTuple):
-    """What one call asks of one limit. `scope` is `key:<id>` or `route:<name>`, of a budget `<scope>@<window's start>`.
+    """What one call asks of one limit.
 
+    `scope` is `key:<id>`, `team:<id>`, `organisation:<id>` or `route:<name>`, of a budget `<scope>@<window's start>`.
     Amounts are requests, tokens or calls; of a budget, nano-dollars.
 
     Where less than `amount` is left, anything down to `least` is granted instead:
@@ -352,15 +296,20 @@ class UsageRecord:
     fallback: str | None = None
     #: Which of its call's attempts this is, from 1. 0: no upstream was asked.
     attempt: int = 0
+    #: Those of its key at the time; "" for none.
+    team_id: str = ""
+    organisation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which usage records to sum: from `since` (inclusive) until `until`, UTC epoch seconds; of one key."""
+    """Which usage records to sum: from `since` (inclusive) until `until`, UTC epoch; of one key, team, organisation."""
 
     since: float | None = None
     until: float | None = None
     key_id: str | None = None
+    team_id: str | None = None
+    organisation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

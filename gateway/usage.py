@@ -30,9 +30,10 @@ from gateway.lanes import Beside, Chunks, Taker
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import Tokens
+from gateway.owners import Key
 from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.telemetry import Tracer
-from gateway.types import Answer, Attempt, Call, Key, Request, UsageRecord
+from gateway.types import Answer, Attempt, Call, Request, UsageRecord
 
 log = logging.getLogger(__name__)
 #: The word a task is cancelled with when its caller has left.
@@ -95,6 +96,7 @@ class Meter:
             request_id=request.id, time=time.time(), key_id=key.id, key_name=key.name,
             route=route.name if route else "", deployment="", task=request.task.value,
             status=end.status, error=end.code, stream=request.stream,
+            team_id=key.team_id, organisation_id=key.organisation_id,
         )  # fmt: skip
         with contextlib.suppress(Overloaded):
             self._write(record, request)
@@ -298,6 +300,8 @@ class Meter:
             final=final,
             fallback=fallback,
             attempt=number,
+            team_id=key.team_id,
+            organisation_id=key.organisation_id,
         )
         self._write(record, request)
 

@@ -20,6 +20,7 @@ from tests.services import redis as redis_service
 from tests.services.found import Found, Missing, under_ci
 from tests.services.pages import Watch
 from tests.services.promptyard import Server
+from tests.services.threads import trace_one_at_a_time
 
 ROOT = Path(__file__).parents[1]
 FAILED = pytest.StashKey[bool]()
@@ -169,7 +170,10 @@ def page(pages: Watch) -> Page:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have Ctrl-C interrupt a worker once: xdist sends it again, and would cut short the fixtures that stop servers."""
+    """Have Ctrl-C interrupt a worker once: xdist sends it again, and would cut short the fixtures that stop servers.
+
+    And no thread of a test lost to coverage.
+    """
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGINT, lambda *_: None)
@@ -177,6 +181,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     if hasattr(config, "workerinput"):
         signal.signal(signal.SIGINT, interrupt)
+    trace_one_at_a_time()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

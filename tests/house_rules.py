@@ -13,6 +13,7 @@ FLOORS = {
         *[
             "gateway",
             "gateway.types",
+            "gateway.owners",
             "gateway.errors",
             "gateway.routes",
             "gateway.strict",
@@ -40,7 +41,15 @@ FLOORS = {
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],
     "policy": [
-        *["gateway.proxy", "gateway.keys", "gateway.limits", "gateway.budgets", "gateway.routing", "gateway.fallback"],
+        *[
+            "gateway.proxy",
+            "gateway.keys",
+            "gateway.tenants",
+            "gateway.limits",
+            "gateway.budgets",
+            "gateway.routing",
+            "gateway.fallback",
+        ],
         *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok", "gateway.shadow"],
         *["gateway.plane", "gateway.reload", "gateway.explain"],
         *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.flights", "gateway.streaming"],
@@ -153,4 +162,4 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"usage_days", "tables", "migrations", "search", "paging", "filters", "schema", "tags", "upsert"}
+STORE_TOOLS = {"usage_days", "terms", "tables", "migrations", "search", "paging", "filters", "schema", "tags", "upsert"}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import Forbidden, InvalidKey
 from gateway.keys import Keys
-from gateway.types import Key, Scope
+from gateway.owners import Key, Scope
 
 HttpScope = Mapping[str, Any]
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

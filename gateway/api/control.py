@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,13 +14,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import http, keys, openapi, plane, usage
+from gateway.api import http, keys, openapi, plane, tenants, usage
 from gateway.api.access import Access
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
 from gateway.explain import Explainer
 from gateway.keys import Keys
 from gateway.ledger import Ledger
 from gateway.reload import Reloader
+from gateway.tenants import Tenants
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,13 @@ _FAULT = "Something went wrong inside the gateway. Its log says more."
 
 
 def create(
-    version: str, access: Access, key_ring: Keys, ledger: Ledger, reloader: Reloader, explainer: Explainer
+    version: str, access: Access, owners: Owners, ledger: Ledger, reloader: Reloader, explainer: Explainer
 ) -> FastAPI:
     """The application for `/admin/**`, `/docs` and `/openapi.json`."""
     app = _Described(title="Promptyard", version=version, docs_url=None, redoc_url=None)
     app.openapi_version = "3.0.3"  # the newest that the bundled Swagger renders
-    app.include_router(keys.router(access, key_ring))
+    app.include_router(keys.router(access, owners.keys, owners.tenants))
+    app.include_router(tenants.router(access, owners.tenants))
     app.include_router(usage.router(access, ledger))
     app.include_router(plane.router(access, reloader, explainer))
     _add_docs(app)
@@ -47,6 +49,13 @@ def create(
     app.add_exception_handler(HTTPException, _unreadable)
     app.add_middleware(_Edge)
     return app
+
+
+class Owners(NamedTuple):
+    """Who may call, and whose usage it is."""
+
+    keys: Keys
+    tenants: Tenants
 
 
 class _Described(FastAPI):

@@ -9,26 +9,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.errors import BadRequest
+from gateway.owners import Key, Tenant, TenantKind
 from gateway.store.usage import GROUPS
-from gateway.types import Key, UsageRecord, UsageSum
+from gateway.types import UsageRecord, UsageSum
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def key(key: Key) -> Mapping[str, Any]:
     """A key as JSON shows it. Times are UTC epoch seconds, money USD."""
-    budget = key.limits.budget
     return {
         "id": key.id,
         "name": key.name,
+        "team_id": key.team_id or None,
+        "organisation_id": key.organisation_id or None,
         "scopes": sorted(key.scopes),
-        "routes": None if key.routes is None else sorted(key.routes),
-        "denied_routes": sorted(key.denied),
-        "rpm": key.limits.rpm,
-        "tpm": key.limits.tpm,
-        "concurrency": key.limits.concurrency,
-        "max_budget": None if budget is None else budget.most / 1e9,
-        "budget_duration": None if budget is None else budget.duration,
+        **_allowed(key),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
@@ -36,6 +32,34 @@ def key(key: Key) -> Mapping[str, Any]:
         "tags": sorted(key.tags),
         "metadata": dict(key.metadata),
         "state": state(key),
+    }
+
+
+def tenant(tenant: Tenant) -> Mapping[str, Any]:
+    """A team or an organisation as JSON shows it. Times are UTC epoch seconds, money USD."""
+    told = {
+        "id": tenant.id,
+        "name": tenant.name,
+        **_allowed(tenant),
+        "created_at": tenant.created_at,
+        "blocked_at": tenant.blocked_at,
+        "state": "active" if tenant.blocked_at is None else "blocked",
+    }
+    if tenant.kind is TenantKind.TEAM:
+        told["organisation_id"] = None if tenant.organisation is None else tenant.organisation.id
+    return told
+
+
+def _allowed(of: Key | Tenant) -> Mapping[str, Any]:
+    budget = of.limits.budget
+    return {
+        "routes": None if of.routes is None else sorted(of.routes),
+        "denied_routes": sorted(of.denied),
+        "rpm": of.limits.rpm,
+        "tpm": of.limits.tpm,
+        "concurrency": of.limits.concurrency,
+        "max_budget": None if budget is None else budget.most / 1e9,
+        "budget_duration": None if budget is None else budget.duration,
     }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from gateway.api import health, http, mlflow_gateway
 from gateway.api.access import Access
 from gateway.errors import Forbidden, GatewayError, InvalidKey, NotFound, Overloaded, to_openai
+from gateway.owners import Scope
 from gateway.plane import Plane
-from gateway.types import Scope
 
 log = logging.getLogger(__name__)
 

@@ -23,12 +23,13 @@ from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sse import EVENTS
 from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound, Overloaded
 from gateway.lanes import Chunks
+from gateway.owners import Key, Scope
 from gateway.plane import Plane, Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.telemetry import Tracer
 from gateway.trace import Marks
-from gateway.types import Answer, Call, Key, Request, Scope
+from gateway.types import Answer, Call, Request
 from gateway.usage import LEFT
 
 log = logging.getLogger(__name__)

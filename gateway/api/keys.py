@@ -9,31 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api import described
 from gateway.api.access import Access
-from gateway.api.key_terms import terms
+from gateway.api.allowed import Allowed, Name, given
+from gateway.api.said import key_terms
 from gateway.keys import Keys
-from gateway.types import Key, Scope
+from gateway.owners import Key, Scope
+from gateway.tenants import Tenants
 
 _KeyId = Annotated[str, Field(max_length=64)]
-_Name = Annotated[str, Field(min_length=1, max_length=200)]
-_Number = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 _YEARS = 100 * 365 * 86400
 
 
-class _Terms(BaseModel):
-    """What a key may do; what is left out is not limited, or stays as it is. Null takes a limit away."""
+class _Terms(Allowed):
+    """What a key may do."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    routes: list[str] | None = Field(None, description="Routes it may call, `*` for anything; null for all")
-    denied_routes: list[str] = Field([], description="Routes it may not call all the same")
+    team_id: str | None = Field(None, max_length=64, description="The team it belongs to")
     scopes: list[Scope] = Field([Scope.INFERENCE, Scope.TRACKING], min_length=1)
-    rpm: _Number | None = Field(None, description="Requests a minute")
-    tpm: _Number | None = Field(None, description="Tokens a minute")
-    concurrency: _Number | None = Field(None, description="Calls at once")
-    max_budget: float | None = Field(None, strict=True, gt=0, le=9 * 10**6, description="USD it may spend")
-    budget_duration: str | None = Field(
-        None, max_length=8, description="In which it may: 15m, 1h, 1d, 1w, 30d, 1mo; null for ever", examples=["1mo"]
-    )
     expires_in: float | None = Field(None, strict=True, gt=0, le=_YEARS, description="Seconds it is valid for")
     tags: list[str] = Field([], max_length=50, description="Words to find it by")
     metadata: dict[str, str] = Field({}, description="Notes of your own")
@@ -42,13 +32,13 @@ class _Terms(BaseModel):
 class NewKey(_Terms):
     """A key to be made."""
 
-    name: _Name
+    name: Name
 
 
 class ChangedKey(_Terms):
     """What of a key is to be another."""
 
-    name: _Name | None = None
+    name: Name | None = None
     blocked: bool | None = Field(None, strict=True, description="Refuse it until it is unblocked")
 
 
@@ -60,7 +50,7 @@ class Rotation(BaseModel):
     grace: float = Field(0.0, strict=True, ge=0, le=_YEARS, description="Seconds the secret before goes on for")
 
 
-def router(access: Access, keys: Keys) -> APIRouter:
+def router(access: Access, keys: Keys, tenants: Tenants) -> APIRouter:
     """The admin API of keys. SQL is waited for on the thread pool: handlers are plain functions."""
 
     def admin(request: Request) -> Key:
@@ -78,13 +68,17 @@ def router(access: Access, keys: Keys) -> APIRouter:
     @api.post("", status_code=201)
     def create(new: NewKey) -> dict[str, Any]:
         """Make a key. The answer is the only place its secret (`key`) is ever shown."""
-        key, secret = keys.create(new.name, **terms(_said(new)))
+        key, secret = keys.create(new.name, **key_terms(given(new), tenants))
         return {**described.key(key), "key": secret}
 
     @api.get("")
-    def list_keys(tag: Annotated[str | None, Query(max_length=200)] = None) -> dict[str, Any]:
-        """Every key, or those with a tag, oldest first, without secrets."""
-        return {"data": [described.key(key) for key in keys.list() if tag is None or tag in key.tags]}
+    def list_keys(
+        tag: Annotated[str | None, Query(max_length=200)] = None,
+        team_id: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> dict[str, Any]:
+        """Every key, or those with a tag, or of a team, oldest first, without secrets."""
+        found = [key for key in keys.list() if tag is None or tag in key.tags]
+        return {"data": [described.key(key) for key in found if team_id is None or key.team_id == team_id]}
 
     @api.get("/{key_id}")
     def show(key_id: _KeyId) -> dict[str, Any]:
@@ -94,7 +88,8 @@ def router(access: Access, keys: Keys) -> APIRouter:
     @api.patch("/{key_id}")
     def change(key_id: _KeyId, changed: ChangedKey) -> dict[str, Any]:
         """Change a key: what is left out stays as it is. Every process obeys within a second."""
-        return {**described.key(keys.change(key_id, lambda key: terms(_said(changed), key.limits)))}
+        said = given(changed)
+        return {**described.key(keys.change(key_id, lambda key: key_terms(said, tenants, key.limits)))}
 
     @api.post("/{key_id}/rotate")
     def rotate(key_id: _KeyId, rotation: Rotation) -> dict[str, Any]:
@@ -110,7 +105,3 @@ def router(access: Access, keys: Keys) -> APIRouter:
 
     everyone.include_router(api)
     return everyone
-
-
-def _said(model: BaseModel) -> dict[str, Any]:
-    return model.model_dump(exclude_unset=True)

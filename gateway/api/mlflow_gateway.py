@@ -18,9 +18,9 @@ from gateway.api import http
 from gateway.api.access import Access
 from gateway.dialects import body as json_body
 from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound
+from gateway.owners import Key, Scope
 from gateway.plane import Plane
 from gateway.routes import Route, RouteTask, Task
-from gateway.types import Key, Scope
 
 #: What belongs here; the last is within the tracking API's `/api/` and comes before it.
 PREFIXES = ("/gateway/", "/endpoints/", "/api/2.0/endpoints")

@@ -12,9 +12,9 @@ from gateway import changes
 from gateway.api.access import Access
 from gateway.errors import ConfigError
 from gateway.explain import Explainer, Question
+from gateway.owners import Key, Scope
 from gateway.plane import Plane
 from gateway.reload import Reloader
-from gateway.types import Key, Scope
 
 
 def router(access: Access, reloader: Reloader, explainer: Explainer) -> APIRouter:

@@ -10,8 +10,9 @@ from gateway.api import described
 from gateway.api.access import Access
 from gateway.errors import NotFound
 from gateway.ledger import Ledger
+from gateway.owners import Key, Scope
 from gateway.store.usage import GROUPS
-from gateway.types import Key, Scope, UsageFilter
+from gateway.types import UsageFilter
 
 
 def router(access: Access, ledger: Ledger) -> APIRouter:

@@ -38,9 +38,8 @@ def _budgets(operations: Operations) -> None:
 
 
 def _days(operations: Operations) -> None:
-    """Usage by days, summed once from the lines there are."""
+    """Usage by days. The step that gave the table its present form sums the lines there are."""
     tables.usage_days.create(operations.get_bind())
-    usage_days.rebuild(operations.get_bind())
 
 
 def _rotation(operations: Operations) -> None:
@@ -52,7 +51,25 @@ def _rotation(operations: Operations) -> None:
     operations.add_column("gateway_keys", Column("hash_before_until", Float))
 
 
-STEPS: Sequence[_Step] = (_Step(2, _attempts), _Step(3, _budgets), _Step(4, _days), _Step(5, _rotation))
+def _tenancy(operations: Operations) -> None:
+    """Teams and organisations, and their usage by days."""
+    connection = operations.get_bind()
+    tables.tenants.create(connection)
+    operations.add_column("gateway_keys", Column("team_id", String(32)))
+    for name in ("team_id", "organisation_id"):
+        operations.add_column("gateway_usage", Column(name, String(32), nullable=False, server_default=""))
+    tables.usage_days.drop(connection)
+    tables.usage_days.create(connection)
+    usage_days.rebuild(connection)
+
+
+STEPS: Sequence[_Step] = (
+    _Step(2, _attempts),
+    _Step(3, _budgets),
+    _Step(4, _days),
+    _Step(5, _rotation),
+    _Step(6, _tenancy),
+)
 
 
 def migrate(database: Database) -> None:

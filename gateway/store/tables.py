@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text, true
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+    true,
+)
 
 metadata = MetaData()
+
+# Teams, and organisations of teams. None is ever deleted, so that those of keys and lines are always there.
+tenants = Table(
+    "gateway_tenants",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("organisation_id", String(32)),
+    Column("routes", Text),
+    Column("denied", Text),
+    Column("rpm", Integer),
+    Column("tpm", Integer),
+    Column("concurrency", Integer),
+    Column("max_budget", BigInteger),
+    Column("budget_duration", String(8)),
+    Column("created_at", Float, nullable=False),
+    Column("blocked_at", Float),
+)
 
 keys = Table(
     "gateway_keys",
@@ -32,6 +64,7 @@ keys = Table(
     # The secret before this one, in force until then.
     Column("hash_before", String(64)),
     Column("hash_before_until", Float),
+    Column("team_id", String(32)),
 )
 
 # One row: every change of a key adds one, and every process looks at it.
@@ -84,6 +117,9 @@ usage = Table(
     Column("fallback", String(200)),
     # Which of its call's attempts, from 1; 0: nobody was asked.
     Column("attempt", Integer, nullable=False, server_default=text("0")),
+    # Those of its key at the time; "" for none.
+    Column("team_id", String(32), nullable=False, server_default=""),
+    Column("organisation_id", String(32), nullable=False, server_default=""),
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )
@@ -95,6 +131,8 @@ usage_days = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("key_id", String(32), primary_key=True),
     Column("key_name", String(200), primary_key=True),
+    Column("team_id", String(32), primary_key=True),
+    Column("organisation_id", String(32), primary_key=True),
     Column("route", String(200), primary_key=True),
     Column("fallback", String(200), primary_key=True),
     Column("deployment", String(400), primary_key=True),

@@ -23,8 +23,18 @@ _FIELDS = [field.name for field in dataclasses.fields(UsageRecord)]
 COLUMNS = tuple("cost_nano_usd" if name == "cost" else name for name in _FIELDS)
 _PAGE = 10_000
 # What a sum can be grouped by: names of columns.
-_GROUPS = {"key": "key_name", "key_id": "key_id", "route": "route", "deployment": "deployment", "day": "day"}
+_GROUPS = {
+    "organisation": "organisation_id",
+    "team": "team_id",
+    "key": "key_name",
+    "key_id": "key_id",
+    "route": "route",
+    "deployment": "deployment",
+    "day": "day",
+}
 GROUPS = tuple(_GROUPS)
+#: Whose usage is summed: the kinds of scopes, and the columns that name them.
+_OWNERS = {"key": "key_id", "team": "team_id", "organisation": "organisation_id"}
 
 
 _INSERT = insert(usage)
@@ -101,12 +111,14 @@ class UsageStore:
             return None if row is None else UsageRecord(**{name: row[name] for name in _FIELDS})
 
     def spent(self, whose: str, since: float, until: float | None) -> int:
-        """Nano-dollars of `key:<id>` or `route:<name>`, for calls that began from `since` until `until`."""
+        """Nano-dollars of `key:`, `team:` or `organisation:<id>` or `route:<name>`.
+
+        Of calls that began from `since` until `until`.
+        """
         kind, _, name = whose.partition(":")
         found = usage_days.usage_of(since or None, until)
-        theirs = (
-            found.c.key_id if kind == "key" else case((found.c.fallback != "", found.c.fallback), else_=found.c.route)
-        )
+        column = _OWNERS.get(kind)
+        theirs = found.c[column] if column else case((found.c.fallback != "", found.c.fallback), else_=found.c.route)
         with self._database.read() as connection:
             return int(connection.scalar(select(func.sum(found.c.cost)).where(theirs == name)) or 0)
 
@@ -115,8 +127,9 @@ class UsageStore:
         found = usage_days.usage_of(only.since, only.until)
         groups = [found.c[_GROUPS[name]].label(name) for name in by]
         statement = select(*groups, *[func.sum(found.c[name]).label(name) for name in usage_days.SUMS])
-        if only.key_id is not None:
-            statement = statement.where(found.c.key_id == only.key_id)
+        for name in ("key_id", "team_id", "organisation_id"):
+            if (wanted := getattr(only, name)) is not None:
+                statement = statement.where(found.c[name] == wanted)
         if groups:
             statement = statement.group_by(*groups).order_by(*groups)
         with self._database.read() as connection:

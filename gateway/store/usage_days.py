@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Subquery
 
 #: What a day's usage is told apart by, and what is summed.
-KEYS = ("day", "key_id", "key_name", "route", "fallback", "deployment")
+KEYS = ("day", "key_id", "key_name", "team_id", "organisation_id", "route", "fallback", "deployment")
 SUMS = ("calls", "failed", "input_tokens", "output_tokens", "cost")
 DAY = 86400
 _key = itemgetter(*KEYS)
@@ -101,6 +101,8 @@ def _lines() -> Select[Any]:
         usage.c.day,
         usage.c.key_id,
         usage.c.key_name,
+        usage.c.team_id,
+        usage.c.organisation_id,
         usage.c.route,
         func.coalesce(usage.c.fallback, literal("")).label("fallback"),
         usage.c.deployment,

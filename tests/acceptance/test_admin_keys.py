@@ -18,6 +18,8 @@ def test_the_life_of_a_key(admin_server: Server, admin: httpx.Client) -> None:
     assert created == {
         "id": created["id"],
         "name": "life",
+        "team_id": None,
+        "organisation_id": None,
         "scopes": ["inference", "tracking"],
         "routes": ["chat"],
         "denied_routes": [],

@@ -18,7 +18,6 @@ import pytest
 from tests.acceptance.test_cli import data
 from tests.conftest import StartServer
 from tests.services.promptyard import Server, environment
-from tests.services.threads import started
 
 ROUTES = """\
 providers:
@@ -224,7 +223,9 @@ def callers(server: Server, enough: Callable[[int], bool], then: Callable[[], No
                 assert answer.status_code == 200
                 answered.append(answer.headers["x-request-id"])
 
-    threads = started([call] * 8)
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
     deadline = time.monotonic() + 60
     while not enough(len(answered)):
         assert time.monotonic() < deadline

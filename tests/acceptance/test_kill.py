@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import pytest
 from tests.conftest import StartServer
 from tests.services.gateway import MESSAGES, make_key
 from tests.services.promptyard import Server
-from tests.services.threads import started
 from tests.services.upstream import Asked, Peer, Upstream, chat, until, usage, whole
 
 #: Kills: a few in every run, fifty in `make soak`.
@@ -61,7 +61,9 @@ def under_load(server: Server, key: str, bill: Bill) -> list[str]:
                 assert answer.status_code == 200, answer.text
                 answered.append(answer.headers["x-request-id"])
 
-    threads = started([ask] * CALLERS)
+    threads = [threading.Thread(target=ask) for _ in range(CALLERS)]
+    for thread in threads:
+        thread.start()
     until(lambda: len(answered) > 10, 30)
     time.sleep(bill.when())
     server.kill()

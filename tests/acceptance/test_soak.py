@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from functools import partial
 
 import httpx
 import psutil
@@ -12,7 +12,6 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.services.promptyard import Server
-from tests.services.threads import started
 
 SOAK = bool(os.environ.get("PROMPTYARD_TEST_SOAK"))
 SECONDS = 1800 if SOAK else 4
@@ -40,7 +39,10 @@ def load(server: Server, seconds: float) -> int:
                 answered[number] += 1
                 time.sleep(time.monotonic() - asked)
 
-    for caller in started([partial(call, number) for number in range(CALLERS)]):
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
         caller.join()
     return sum(answered)
 

@@ -20,13 +20,14 @@ from gateway.journal import Journal
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import FREE, Listing, Price, Rates, Tokens
+from gateway.owners import Key, Scope
 from gateway.providers.fake import FakeProvider
 from gateway.rescue import TextRescue
 from gateway.routes import Budget, Config, Deployment, Limits, ProviderSpec, Retries, Route, Strategy, Task
 from gateway.routing import Router
 from gateway.store import migrations
 from gateway.store.usage import UsageStore
-from gateway.types import Answer, Call, Claim, Grant, Key, Refusal, Request, Rule, Scope, UsageFilter
+from gateway.types import Answer, Call, Claim, Grant, Refusal, Request, Rule, UsageFilter
 from gateway.usage import Meter
 
 #: A dollar a token: sums are told in dollars.

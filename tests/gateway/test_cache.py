@@ -15,8 +15,9 @@ from gateway.cache import HEADER, Cache, Digests, Wish
 from gateway.cache_redis import RedisStore
 from gateway.cache_store import MemoryStore, Store
 from gateway.errors import GatewayError, RateLimited, UpstreamFailed
+from gateway.owners import Key, Scope
 from gateway.routes import CachePolicy, Config, Deployment, Limits, ProviderSpec, Route, Task
-from gateway.types import Key, Request, Scope
+from gateway.types import Request
 from gateway.usage import LEFT
 from tests.gateway.caching import PIECES, POLICY, Source, ask, read, ticks, until, watched
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway import changes, config
+from gateway.owners import Key
 from gateway.prices import PriceTable
 from gateway.routes import Config
-from gateway.types import Key
 
 FILE = """\
 providers:

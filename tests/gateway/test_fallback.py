@@ -21,12 +21,13 @@ from gateway.health import Health
 from gateway.journal import Journal
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
+from gateway.owners import Key, Scope
 from gateway.providers.fake import FakeProvider
 from gateway.routes import Config, Deployment, Limits, ProviderSpec, Route, Strategy, Task, Timeouts
 from gateway.routing import Router
 from gateway.store import migrations
 from gateway.store.usage import UsageStore
-from gateway.types import Answer, Call, Key, Request, Scope, UpstreamRequest, UsageFilter
+from gateway.types import Answer, Call, Request, UpstreamRequest, UsageFilter
 from gateway.usage import Meter
 
 KEY = Key("key_1", "one", frozenset(Scope), limits=Limits(concurrency=10, tpm=100_000))

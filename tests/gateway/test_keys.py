@@ -16,10 +16,10 @@ from gateway import keys as module
 from gateway.database import Database, open_database
 from gateway.errors import BadRequest, InvalidKey, NotFound
 from gateway.keys import ADMIN, ANONYMOUS, Keys
+from gateway.owners import Scope
 from gateway.routes import Limits
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.types import Scope
 
 Open = Callable[[], Database]
 

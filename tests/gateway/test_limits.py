@@ -15,8 +15,9 @@ from gateway.counters import MemoryCounters
 from gateway.errors import BadRequest, RateLimited
 from gateway.limits import Limiter
 from gateway.money import Listing
+from gateway.owners import Key, Scope
 from gateway.routes import Deployment, Limits, Route, RouteTask, Task
-from gateway.types import Key, Request, Scope
+from gateway.types import Request
 from tests.gateway.conftest import NothingSpent
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20  # 201 tokens

@@ -10,9 +10,10 @@ import pytest
 
 from gateway.health import Health
 from gateway.money import Listing, Price, Rates
+from gateway.owners import Key, Scope
 from gateway.routes import Config, Deployment, Route, Strategy, Task
 from gateway.routing import Router
-from gateway.types import Call, Key, Request, Scope
+from gateway.types import Call, Request
 
 
 def call(user: object = None, *, key: str = "k", **headers: str) -> Call:

@@ -22,10 +22,11 @@ from gateway.journal import Journal
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import Listing, Price, Rates
+from gateway.owners import Key, Scope
 from gateway.routes import Deployment, Limits, Route, RouteTask, Task
 from gateway.store import migrations
 from gateway.store.usage import UsageStore
-from gateway.types import Answer, Attempt, Call, Key, Request, Scope, UsageFilter
+from gateway.types import Answer, Attempt, Call, Request, UsageFilter
 from gateway.usage import LEFT, Meter
 from tests.services.upstream import DONE, STREAM, chat, delta, usage_chunk
 

@@ -1,26 +1,36 @@
-"""Threads of a test, begun one after another."""
+"""Threads under coverage, begun one after another."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from typing import Any
 
 
-def started(targets: Iterable[Callable[[], object]]) -> list[threading.Thread]:
-    """A running thread for each of `targets`. Join them.
+def trace_one_at_a_time() -> None:
+    """Have new threads install their trace functions one at a time.
 
-    Each is under way before the next begins: under coverage, two threads that install their trace function at once
-    end with "Cannot install a trace function while another trace function is being installed" (CPython 3.11).
+    Two at once end with "Cannot install a trace function while another trace function is being installed", which they
+    are as soon as some library has an audit hook written in Python (CPython 3.11, filelock): there the threads change.
     """
-    threads = []
-    for target in targets:
-        begun = threading.Event()
+    threading._sys = _Sys()  # type: ignore[attr-defined]  # what `threading` installs them by
 
-        def run(target: Callable[[], object] = target, begun: threading.Event = begun) -> None:
-            begun.set()
-            target()
 
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        begun.wait(30)
-    return threads
+class _Sys:
+    """`sys`, as `threading` uses it."""
+
+    def __init__(self) -> None:
+        self._installing = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys, name)
+
+    def settrace(self, function: Any) -> None:
+        """`sys.settrace`, and what coverage's own function does when it is called first: it installs another."""
+
+        def install(*event: Any) -> Any:
+            with self._installing:
+                return function(*event)
+
+        with self._installing:
+            sys.settrace(install)

@@ -13,9 +13,9 @@ from gateway.api.access import Access, secret
 from gateway.database import open_database
 from gateway.errors import Forbidden, InvalidKey
 from gateway.keys import ADMIN, ANONYMOUS, Keys
+from gateway.owners import Scope
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.types import Scope
 
 Headers = dict[bytes, bytes]
 

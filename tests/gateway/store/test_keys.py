@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from gateway.database import open_database
+from gateway.owners import Key, Scope
 from gateway.routes import Limits
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
-from gateway.types import Key, Scope
 
 PLAIN = Key("key_1", "plain", frozenset({Scope.INFERENCE}), created_at=1.5)
 FULL = Key(

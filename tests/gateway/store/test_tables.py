@@ -70,6 +70,11 @@ ADDED: dict[int, dict[str, list[str]]] = {
     },
     4: {"gateway_usage_days": []},
     5: {"gateway_keys": ["denied", "tags", "metadata", "blocked_at", "hash_before", "hash_before_until"]},
+    6: {
+        "gateway_keys": ["team_id"],
+        "gateway_usage": ["team_id", "organisation_id"],
+        "gateway_tenants": [],
+    },
 }
 
 

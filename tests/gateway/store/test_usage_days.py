@@ -40,6 +40,8 @@ def records(count: int, draw: random.Random) -> list[UsageRecord]:
             time=draw.choice([draw.uniform(0, 6 * DAY), draw.randrange(7) * DAY, draw.randrange(1, 6) * DAY - 0.001]),
             key_id=draw.choice(["key_1", "key_2"]),
             key_name=draw.choice(["one", "two"]),
+            team_id=draw.choice(["", "team_1", "team_2"]),
+            organisation_id=draw.choice(["", "org_1"]),
             route=draw.choice(["chat", "other", ""]),
             fallback=draw.choice([None, None, "other"]),
             deployment=draw.choice(["a/m", "b/m"]),
@@ -67,7 +69,13 @@ def test_any_sum_is_that_of_the_lines(database: Database) -> None:
             after = only.until is not None and one.time >= only.until
             if before or after or only.key_id not in (None, one.key_id):
                 continue
-            facts = {"key": one.key_name, "day": int(one.time // DAY), **vars(one)}
+            facts = {
+                "key": one.key_name,
+                "team": one.team_id,
+                "organisation": one.organisation_id,
+                "day": int(one.time // DAY),
+                **vars(one),
+            }
             total = wanted[tuple(facts[name] for name in by)]
             added = (one.final, one.final and one.status >= 400, one.input_tokens, one.output_tokens, one.cost)
             total[:] = [sum(pair) for pair in zip(total, added, strict=True)]
@@ -79,6 +87,8 @@ def test_any_sum_is_that_of_the_lines(database: Database) -> None:
         }  # fmt: skip
         assert found == (wanted or ({(): [0] * 5} if not by else {}))
         for whose, mine in (("key:key_1", lambda one: one.key_id == "key_1"),
+                            ("team:team_1", lambda one: one.team_id == "team_1"),
+                            ("organisation:org_1", lambda one: one.organisation_id == "org_1"),
                             ("route:other", lambda one: (one.fallback or one.route) == "other")):  # fmt: skip
             spent = sum(one.cost for one in lines if mine(one) and edges[0] <= one.time < edges[1])
             assert store.spent(whose, edges[0], edges[1]) == spent

@@ -1,4 +1,4 @@
-"""What is said of a key in JSON or on the command line, as its terms."""
+"""What is said of keys, teams and organisations in JSON or on the command line, as their terms."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.keys import Terms, budget
+from gateway.owners import Scope, TenantKind
 from gateway.routes import Limits
-from gateway.types import Scope
+from gateway.tenants import Tenants, TenantTerms
 
 _LIMITS = ("rpm", "tpm", "concurrency")
+_NOTHING = Limits()
 
 
-def terms(said: Mapping[str, Any], now: Limits | None = None) -> Terms:
+def key_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHING) -> Terms:
     """The terms that `said` gives a key that has the limits `now`. Names are the admin API's.
 
     Raises `BadRequest` naming the field.
     """
-    new: Terms = {}
+    new: Terms = {"limits": limits(said, now)}
     if said.get("name") is not None:
         new["name"] = said["name"]
     if said.get("blocked") is not None:
@@ -34,12 +36,29 @@ def terms(said: Mapping[str, Any], now: Limits | None = None) -> Terms:
         new["tags"] = said["tags"]
     if "metadata" in said:
         new["metadata"] = said["metadata"]
-    new["limits"] = limits(said, now or Limits())
+    if "team_id" in said:
+        new["team"] = tenants.named(TenantKind.TEAM, said["team_id"])
     return new
 
 
-def limits(said: Mapping[str, Any], now: Limits) -> Limits:
-    """`now`, with what is said of it; a limit of None is none."""
+def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHING) -> TenantTerms:
+    """The terms that `said` gives a team or an organisation that has the limits `now` (as `key_terms`)."""
+    new: TenantTerms = {"limits": limits(said, now)}
+    if said.get("name") is not None:
+        new["name"] = said["name"]
+    if said.get("blocked") is not None:
+        new["blocked"] = said["blocked"]
+    if "routes" in said:
+        new["routes"] = said["routes"]
+    if "denied_routes" in said:
+        new["denied"] = said["denied_routes"]
+    if "organisation_id" in said:
+        new["organisation"] = tenants.named(TenantKind.ORGANISATION, said["organisation_id"])
+    return new
+
+
+def limits(said: Mapping[str, Any], now: Limits = _NOTHING) -> Limits:
+    """`now`, with what is said of it; a limit of None is none. Raises `BadRequest` naming the field."""
     rpm, tpm, concurrency = (said.get(name, getattr(now, name)) for name in _LIMITS)
     of = now.budget
     if "max_budget" in said or "budget_duration" in said:

@@ -1,0 +1,110 @@
+"""`/admin/teams` and `/admin/organisations`: what keys share. Needs scope `admin`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+
+from gateway.api import described
+from gateway.api.access import Access
+from gateway.api.allowed import Allowed, Name, given
+from gateway.api.said import tenant_terms
+from gateway.owners import Key, Scope, TenantKind
+from gateway.tenants import Tenants
+
+_Id = Annotated[str, Field(max_length=64)]
+_Organisation = Annotated[str | None, Field(max_length=64, description="The organisation it is in")]
+
+
+class NewOrganisation(Allowed):
+    """An organisation to be made."""
+
+    name: Name
+
+
+class ChangedOrganisation(Allowed):
+    """What of an organisation is to be another."""
+
+    name: Name | None = None
+    blocked: bool | None = Field(None, strict=True, description="Refuse all its keys until it is unblocked")
+
+
+class NewTeam(NewOrganisation):
+    """A team to be made."""
+
+    organisation_id: _Organisation = None
+
+
+class ChangedTeam(ChangedOrganisation):
+    """What of a team is to be another."""
+
+    organisation_id: _Organisation = None
+
+
+def router(access: Access, tenants: Tenants) -> APIRouter:
+    """The admin API of teams and organisations. SQL is waited for on the thread pool."""
+
+    def admin(request: Request) -> Key:
+        return access.allow(dict(request.scope["headers"]), Scope.ADMIN)
+
+    api = APIRouter(dependencies=[Depends(admin)])
+    _add_teams(api, tenants)
+    _add_organisations(api, tenants)
+    return api
+
+
+def _add_teams(api: APIRouter, tenants: Tenants) -> None:
+    @api.post("/admin/teams", status_code=201, tags=["teams"])
+    def create_team(new: NewTeam) -> dict[str, Any]:
+        """Make a team. Keys are put into it by their `team_id`."""
+        return _created(tenants, TenantKind.TEAM, new)
+
+    @api.get("/admin/teams", tags=["teams"])
+    def list_teams() -> dict[str, Any]:
+        """Every team, oldest first."""
+        return {"data": [described.tenant(one) for one in tenants.list(TenantKind.TEAM)]}
+
+    @api.get("/admin/teams/{team_id}", tags=["teams"])
+    def show_team(team_id: _Id) -> dict[str, Any]:
+        """One team."""
+        return {**described.tenant(tenants.get(TenantKind.TEAM, team_id))}
+
+    @api.patch("/admin/teams/{team_id}", tags=["teams"])
+    def change_team(team_id: _Id, changed: ChangedTeam) -> dict[str, Any]:
+        """Change a team: what is left out stays as it is. Every process obeys within a second."""
+        return _changed(tenants, TenantKind.TEAM, team_id, changed)
+
+
+def _add_organisations(api: APIRouter, tenants: Tenants) -> None:
+    @api.post("/admin/organisations", status_code=201, tags=["organisations"])
+    def create_organisation(new: NewOrganisation) -> dict[str, Any]:
+        """Make an organisation. Teams are put into it by their `organisation_id`."""
+        return _created(tenants, TenantKind.ORGANISATION, new)
+
+    @api.get("/admin/organisations", tags=["organisations"])
+    def list_organisations() -> dict[str, Any]:
+        """Every organisation, oldest first."""
+        return {"data": [described.tenant(one) for one in tenants.list(TenantKind.ORGANISATION)]}
+
+    @api.get("/admin/organisations/{organisation_id}", tags=["organisations"])
+    def show_organisation(organisation_id: _Id) -> dict[str, Any]:
+        """One organisation."""
+        return {**described.tenant(tenants.get(TenantKind.ORGANISATION, organisation_id))}
+
+    @api.patch("/admin/organisations/{organisation_id}", tags=["organisations"])
+    def change_organisation(organisation_id: _Id, changed: ChangedOrganisation) -> dict[str, Any]:
+        """Change an organisation: what is left out stays as it is. Every process obeys within a second."""
+        return _changed(tenants, TenantKind.ORGANISATION, organisation_id, changed)
+
+
+def _created(tenants: Tenants, kind: TenantKind, new: NewOrganisation) -> dict[str, Any]:
+    terms = tenant_terms(given(new), tenants)
+    terms.pop("name", None)
+    return {**described.tenant(tenants.create(kind, new.name, **terms))}
+
+
+def _changed(tenants: Tenants, kind: TenantKind, tenant_id: str, changed: ChangedOrganisation) -> dict[str, Any]:
+    said = given(changed)
+    return {**described.tenant(tenants.change(kind, tenant_id, lambda one: tenant_terms(said, tenants, one.limits)))}

@@ -1,0 +1,126 @@
+"""Who may call: keys, and the teams and organisations they belong to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gateway.routes import Limits
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    INFERENCE = "inference"
+    TRACKING = "tracking"
+    ADMIN = "admin"
+
+
+class TenantKind(StrEnum):
+    """What keys may belong to, from the inside out."""
+
+    TEAM = "team"
+    ORGANISATION = "organisation"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A team, or an organisation of teams: what it may call, and limits and budget that all its keys share.
+
+    Routes and times are as a key's.
+    """
+
+    id: str
+    name: str
+    kind: TenantKind
+    organisation: Tenant | None = None
+    routes: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    created_at: float = 0.0
+    blocked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A virtual key we issued, without its secret.
+
+    `routes` is None where every route is allowed; `denied` says which of them are not. Both are patterns, `*` in them
+    stands for anything. `metadata` and `tags` are the admin's own notes. Times are UTC epoch seconds.
+    `id` is "anonymous" for callers without a key in protected mode, "admin" for the admin key.
+    """
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    routes: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    blocked_at: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tags: frozenset[str] = frozenset()
+    team: Tenant | None = None
+    #: Its team and that one's organisation, as far as there are, and their ids ("" for none).
+    tenants: tuple[Tenant, ...] = field(init=False, repr=False, compare=False)
+    team_id: str = field(init=False, repr=False, compare=False)
+    organisation_id: str = field(init=False, repr=False, compare=False)
+    #: Whose limits a call of this key claims: `key:<id>` and so on, and those limits. Who has none is left out.
+    limited: tuple[tuple[str, Limits], ...] = field(init=False, repr=False, compare=False)
+    #: Whether one of these has a budget.
+    budgeted: bool = field(init=False, repr=False, compare=False)
+    _everywhere: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Know once what every call asks."""
+        organisation = self.team and self.team.organisation
+        tenants = tuple(one for one in (self.team, organisation) if one is not None)
+        scopes = [(f"key:{self.id}", self.limits), *((f"{one.kind}:{one.id}", one.limits) for one in tenants)]
+        limited = tuple((scope, limits) for scope, limits in scopes if limits != _UNLIMITED)
+        object.__setattr__(self, "tenants", tenants)
+        object.__setattr__(self, "team_id", self.team.id if self.team else "")
+        object.__setattr__(self, "organisation_id", organisation.id if organisation else "")
+        object.__setattr__(self, "limited", limited)
+        object.__setattr__(self, "budgeted", any(limits.budget for _, limits in limited))
+        own: tuple[Key | Tenant, ...] = (self, *tenants)
+        everywhere = all(one.routes is None and not one.denied for one in own)
+        object.__setattr__(self, "_everywhere", everywhere)
+
+    def may_call(self, route: str) -> bool:
+        """Whether the routes allowed to this key and its tenants include `route`, and those denied do not."""
+        if self._everywhere:
+            return True
+        own: tuple[Key | Tenant, ...] = (self, *self.tenants)
+        for one in own:
+            if one.routes is not None and not _named(one.routes, route):
+                return False
+            if one.denied and _named(one.denied, route):
+                return False
+        return True
+
+
+_UNLIMITED = Limits()
+
+
+@functools.lru_cache(4096)
+def _named(patterns: frozenset[str], route: str) -> bool:
+    """Whether one of `patterns` is the name of `route`, or stands for it."""
+    return route in patterns or any(_stands_for(one, route) for one in patterns if "*" in one)
+
+
+def _stands_for(pattern: str, name: str) -> bool:
+    first, *middle, last = pattern.split("*")
+    end = len(name) - len(last)
+    if end < len(first) or not name.startswith(first) or not name.endswith(last):
+        return False
+    at = len(first)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True

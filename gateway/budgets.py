@@ -19,6 +19,8 @@ from gateway.windows import Window, window
 
 #: Tasks whose answers are written in tokens, and those whose answers have none.
 _WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
+#: The window of a limit a day.
+DAY = "1d"
 #: What an answer is taken to be at most when neither caller, route nor price table says.
 _UNSAID_OUTPUT = 4096
 _READ = frozenset((Task.EMBEDDINGS, Task.MODERATIONS, Task.RERANK))
@@ -30,8 +32,8 @@ class Balances(Protocol):
     def begin(self, attempt: tuple[Any, ...]) -> None:
         """Note an attempt (the fields of `ledger.Begun`). Raises `Overloaded` where that cannot be."""
 
-    async def spent(self, whose: str, since: float, until: float | None) -> int:
-        """Nano-dollars spent by `key:<id>` and so on (`Claim`), for calls that began from `since` until `until`."""
+    async def used(self, rule: Rule, whose: str, since: float, until: float | None) -> int:
+        """What `key:<id>` and so on (`Claim`) used of `rule`, by calls that began from `since` until `until`."""
 
 
 class Budgets:
@@ -40,7 +42,7 @@ class Budgets:
     def __init__(self, counters: Counters, balances: Balances) -> None:
         self._counters = counters
         self._balances = balances
-        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._opening: dict[tuple[str, Rule], asyncio.Task[None]] = {}
 
     def claims(
         self, call: Call, route: Route, deployments: Iterable[Deployment], body: Mapping[str, Any] | None = None
@@ -80,17 +82,17 @@ class Budgets:
             self._counters.spend(money, cost)
 
     async def open(self, claim: Claim, call: Call) -> None:
-        """Begin the window of `claim` with what was spent in it. However many ask, the ledger is asked once."""
-        scope, until = claim.scope, _window(claim, call).end
-        opening = self._opening.get(scope)
+        """Begin the window of `claim` with what was used in it. However many ask, the ledger is asked once."""
+        window, until = (claim.scope, claim.rule), _window(claim, call).end
+        opening = self._opening.get(window)
         if opening is None:
-            opening = self._opening[scope] = asyncio.create_task(self._open(scope, until))
-            opening.add_done_callback(lambda _: self._opening.pop(scope, None))
+            opening = self._opening[window] = asyncio.create_task(self._open(claim, until))
+            opening.add_done_callback(lambda _: self._opening.pop(window, None))
         await asyncio.shield(opening)
 
-    async def _open(self, scope: str, until: int | None) -> None:
-        whose, _, start = scope.rpartition("@")
-        await self._counters.open(scope, await self._balances.spent(whose, float(start), until))
+    async def _open(self, claim: Claim, until: int | None) -> None:
+        whose, _, start = claim.scope.rpartition("@")
+        await self._counters.open(claim, await self._balances.used(claim.rule, whose, float(start), until))
 
 
 def _budget(claim: Claim, call: Call) -> Budget | None:
@@ -109,6 +111,8 @@ def owner(scope: str, key: Key) -> str:
 
 
 def _window(claim: Claim, call: Call) -> Window:
+    if claim.rule is not Rule.BUDGET:
+        return window(DAY, call.time)
     budget = _budget(claim, call)
     return window(budget.duration if budget else None, call.time)
 

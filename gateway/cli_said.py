@@ -41,6 +41,8 @@ ALLOWED = (
     click.option("--rpm", type=_NUMBER, help="Requests a minute"),
     click.option("--tpm", type=_NUMBER, help="Tokens a minute"),
     click.option("--concurrency", type=_NUMBER, help="Calls at once"),
+    click.option("--rpd", type=_NUMBER, help="Requests a day, UTC"),
+    click.option("--tpd", type=_NUMBER, help="Tokens a day, UTC"),
     click.option("--max-budget", metavar="USD", help="What it may spend"),
     click.option("--budget-duration", metavar="TIME", help="In which it may: 1h, 1d, 30d, 1mo [default: for ever]"),
 )

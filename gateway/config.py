@@ -167,7 +167,7 @@ def _route(name: str, model: RouteModel) -> Route:
 
 def _limits(model: LimitsModel) -> Limits:
     budget = None if model.max_budget is None else Budget(nano(model.max_budget), model.budget_duration)
-    return Limits(model.rpm, model.tpm, model.concurrency, budget)
+    return Limits(model.rpm, model.tpm, model.concurrency, budget, model.rpd, model.tpd)
 
 
 def _fault(model: FaultModel) -> Fault:

@@ -30,6 +30,8 @@ class LimitsModel(Strict):
     rpm: int | None = Field(None, ge=1, le=10**9, description="Requests a minute", examples=["600"])
     tpm: int | None = Field(None, ge=1, le=10**12, description="Tokens a minute, in and out", examples=["200000"])
     concurrency: int | None = Field(None, ge=1, le=10**6, description="Calls at once", examples=["8"])
+    rpd: int | None = Field(None, ge=1, le=10**9, description="Requests a day, UTC", examples=["50000"])
+    tpd: int | None = Field(None, ge=1, le=10**12, description="Tokens a day, UTC, in and out", examples=["20000000"])
     max_budget: Decimal | None = Field(
         None, gt=0, le=9 * 10**6, strict=False, description="USD, at most nine digits behind the point", examples=["50"]
     )

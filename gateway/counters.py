@@ -2,6 +2,7 @@
 
 A minute is an exact sliding window of 60 s. Claims within 10 ms of each other share an entry that
 leaves when the last of them would, so a limit is never exceeded and never more than 10 ms late.
+A day is one of the calendar, UTC.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ _GRAIN = 0.01
 _SPAN = WINDOW + _GRAIN
 # Found by name on the class, a member of an enumeration costs a call.
 _RPM, _TPM, _CONCURRENCY, _BUDGET = Rule.RPM, Rule.TPM, Rule.CONCURRENCY, Rule.BUDGET
+_RPD, _TPD = Rule.RPD, Rule.TPD
+#: Rules whose windows are opened with what was used before, and which nothing leaves by itself.
+OPENED = frozenset((Rule.BUDGET, Rule.RPD, Rule.TPD))
 
 
 class Counters(Protocol):
@@ -26,11 +30,12 @@ class Counters(Protocol):
     async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """All of `claims`, in one step that no other caller can come between, or none of them.
 
-        `Unknown` where a budget's window was not opened yet. Raises `BudgetUnavailable` where it cannot be asked.
+        `Unknown` where the window of a budget or a day was not opened yet. Raises `BudgetUnavailable` where a budget
+        cannot be asked.
         """
 
-    async def open(self, scope: str, spent: int) -> None:
-        """Say what was spent of a budget before anything is taken of it (`Claim.scope`). Later words change nothing."""
+    async def open(self, claim: Claim, used: int) -> None:
+        """Say what was used of a budget or a day before anything is taken of it. Later words change nothing."""
 
     def spend(self, money: Sequence[object], cost: int) -> None:
         """Settle what a grant holds of budgets at `cost` nano-dollars, once. Nothing to await (as `settle`)."""
@@ -117,7 +122,7 @@ class _Window:
 
 
 class _Purse(_Window):
-    """What was spent of a budget, and is held of it: a window that nothing leaves by itself."""
+    """What was used of a budget or a day, and is held of it: a window that nothing leaves by itself."""
 
     __slots__ = ("held",)
 
@@ -135,7 +140,7 @@ def _held(purse: _Window, amount: int) -> tuple[_Window, int]:
     return purse, amount
 
 
-#: Stands for a budget's window that nobody has opened: nothing fits in.
+#: Stands for a window that nobody has opened: nothing fits in.
 _UNOPENED = _Purse(2**63)
 #: A named tuple from its values in order: to call its class costs three times as much.
 _tuple = tuple.__new__
@@ -151,8 +156,8 @@ class MemoryCounters:
         self._clock = clock
         self._windows: dict[tuple[str, Rule], _Window] = {}
         self._running: dict[str, int] = {}
-        #: The windows of each budget that are open.
-        self._opened: dict[str, list[str]] = {}
+        #: Of each budget and limit a day, the scopes of the windows that are open.
+        self._opened: dict[tuple[str, Rule], list[str]] = {}
 
     async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """All or none (`Counters.take`): each is taken if it fits; if one does not, those before it are given back."""
@@ -181,7 +186,7 @@ class MemoryCounters:
                 entry = window.current(now)
             entry.amount += amount
             window.used += amount
-            if rule is _TPM:
+            if rule is _TPM or rule is _TPD:
                 grant.held.append((scope, window, entry, amount))
             elif rule is _BUDGET:
                 grant.money = (*grant.money, _held(window, amount))
@@ -194,7 +199,7 @@ class MemoryCounters:
         window = self._windows.get((scope, rule))
         if window is not None:
             window.expire(now)
-        elif rule is _BUDGET:
+        elif rule in OPENED:
             return _UNOPENED
         else:
             window = self._windows[scope, rule] = _Window()
@@ -212,7 +217,8 @@ class MemoryCounters:
         kept: list[object] = []
         now = self._clock()
         for note in grant.held:
-            if type(note) is not tuple:  # a far counter has notes of its own, which are a kind of tuple
+            if type(note) is not tuple:  # a far counter has notes of its own
+                kept.append(note)
                 continue
             whose, window, entry, amount = note
             if scope is not None and scope != whose:
@@ -228,19 +234,27 @@ class MemoryCounters:
                 window.used += tokens - amount
         grant.held = kept
 
-    async def open(self, scope: str, spent: int) -> None:
-        """Begin a budget's window, and forget those before it that no call is in any more (`Counters.open`)."""
-        if (scope, _BUDGET) in self._windows:
+    async def open(self, claim: Claim, used: int) -> None:
+        """Begin a window, and forget those before it that no call holds any of (`Counters.open`)."""
+        scope, rule = claim.scope, claim.rule
+        if (scope, rule) in self._windows:
             return
-        self._windows[scope, _BUDGET] = _Purse(spent)
+        self._windows[scope, rule] = _Purse(used)
         whose, _, start = scope.rpartition("@")
-        opened = [*self._opened.get(whose, ()), scope]
+        opened = [*self._opened.get((whose, rule), ()), scope]
         for one in opened[:-1]:
-            purse = self._windows[one, _BUDGET]
+            purse = self._windows[one, rule]
             if int(one.rpartition("@")[2]) < int(start) and isinstance(purse, _Purse) and not purse.held:
-                del self._windows[one, _BUDGET]
+                del self._windows[one, rule]
                 opened.remove(one)
-        self._opened[whose] = opened
+        self._opened[whose, rule] = opened
+
+    def forget_opened(self) -> None:
+        """Have every window opened anew that is opened: others count in them now."""
+        for (_, rule), scopes in self._opened.items():
+            for scope in scopes:
+                del self._windows[scope, rule]
+        self._opened.clear()
 
     def spend(self, money: Sequence[object], cost: int) -> None:
         """Correct what is held of budgets to what it cost (`Counters.spend`)."""
@@ -255,10 +269,10 @@ class MemoryCounters:
         self.settle(grant, 0)
         self.spend(grant.money, 0)
         for claim, _, _ in grant.standings:
-            if claim.rule is _RPM:
-                window = self._windows[claim.scope, _RPM]
+            if claim.rule is _RPM or claim.rule is _RPD:
+                window = self._windows[claim.scope, claim.rule]
                 window.used -= claim.amount
-                window.entries[-1].amount -= claim.amount
+                window.newest.amount -= claim.amount
 
     async def start(self) -> None:
         """Nothing runs beside the calls."""

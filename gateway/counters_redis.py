@@ -33,13 +33,13 @@ _CONNECTIONS, _QUEUE = 16, 5.0
 #: Leases renewed in one round trip.
 _BATCH = 100
 
-#: Seconds a budget's window is kept: longer than the longest there is.
-_BUDGET_KEPT = 400 * 86400
+#: Seconds a window that was opened is kept: longer than the longest there is.
+_OPENED_KEPT = 400 * 86400
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What Redis holds for one claim: under which key and id, and how much ("c": one call at once)."""
+    """What Redis holds for one claim: under which key and id, and how much ("c": one call at once; "d…": of a day)."""
 
     id: str
     scope: str
@@ -87,18 +87,23 @@ class RedisCounters:
             raise _unavailable()
         return await self._local.take(claims)
 
-    async def open(self, scope: str, spent: int) -> None:
-        """Begin a budget's window (`Counters.open`)."""
-        key = self._key_of(Rule.BUDGET, scope)
+    async def open(self, claim: Claim, used: int) -> None:
+        """Begin a window (`Counters.open`)."""
+        if claim.rule is not Rule.BUDGET and not self._there.is_set():
+            await self._local.open(claim, used)
+            return
+        key = self._key(claim)
         try:
             async with self._places, self._redis.pipeline(transaction=True) as pipe:
-                for command in (("HSETNX", key, "used", spent), ("HSETNX", key, "held", 0)):
+                for command in (("HSETNX", key, "used", used), ("HSETNX", key, "held", 0)):
                     pipe.execute_command(*command)
-                pipe.execute_command("EXPIRE", key, _BUDGET_KEPT)
+                pipe.execute_command("EXPIRE", key, _OPENED_KEPT)
                 await pipe.execute()
         except (RedisError, OSError) as error:
             self._gone(error)
-            raise _unavailable() from None
+            if claim.rule is Rule.BUDGET:
+                raise _unavailable() from None
+            await self._local.open(claim, used)
 
     def spend(self, money: Sequence[object], cost: int) -> None:
         """Correct what is held of budgets to what it cost (`Counters.spend`), as soon as Redis can be told."""
@@ -209,8 +214,9 @@ class RedisCounters:
             if claim.rule is Rule.BUDGET:
                 grant.money = (*grant.money, _Held(grant_id, claim.scope, self._key(claim), str(fit)))
                 continue
-            if claim.rule is Rule.TPM:
-                grant.held.append(_Held(grant_id, claim.scope, self._key(claim), str(fit)))
+            if claim.rule in (Rule.TPM, Rule.TPD):
+                of_day = "d" if claim.rule is Rule.TPD else ""
+                grant.held.append(_Held(grant_id, claim.scope, self._key(claim), f"{of_day}{fit}"))
             grant.standings.append(Standing(claim, max(0, left), 60.0))
         return grant
 
@@ -260,14 +266,12 @@ class RedisCounters:
                 await self._renew_leases()
                 break
         log.warning("Redis answers again.")
+        self._local.forget_opened()
         self._there.set()
 
     def _key(self, claim: Claim) -> str:
-        return self._key_of(claim.rule, claim.scope)
-
-    def _key_of(self, rule: Rule, scope: str) -> str:
         # Braces keep every key on one slot of a cluster: a script may touch only one.
-        return f"{{{self._prefix}}}:{rule}:{scope}"
+        return f"{{{self._prefix}}}:{claim.rule}:{claim.scope}"
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]
@@ -295,7 +299,7 @@ def _arguments(grant_id: str, claims: Sequence[Claim]) -> list[str | int]:
     asked: list[str | int] = [grant_id]
     for claim in claims:
         asked += (claim.rule.value, claim.limit, claim.amount, claim.least)
-    return [*asked, int(_LEASE * 1e6), _BUDGET_KEPT]
+    return [*asked, int(_LEASE * 1e6), _OPENED_KEPT]
 
 
 def _unavailable() -> BudgetUnavailable:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 # Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
 # sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
-# A budget's window is a hash: `used` (spent and held), `held`, and what each running attempt holds by its id.
+# A budget's window is a hash: `used` (spent and held), `held`, and what each running attempt holds by its id;
+# a day's is one of `used` alone.
 TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local id, window = ARGV[1], 60000000
+local function opened(rule) return rule == 'max_budget' or rule == 'rpd' or rule == 'tpd' end
 local fits = {}
 for i = 1, #KEYS / 2 do
   local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
@@ -18,7 +20,7 @@ for i = 1, #KEYS / 2 do
   if rule == 'concurrency' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     used = redis.call('ZCARD', key)
-  elseif rule == 'max_budget' then
+  elseif opened(rule) then
     used = redis.call('HGET', key, 'used')
     if not used then return {2, i} end
     used = tonumber(used)
@@ -36,7 +38,7 @@ for i = 1, #KEYS / 2 do
     local wait, needed, held = 1000000, least - (limit - used), 0
     if rule == 'max_budget' then
       held = tonumber(redis.call('HGET', key, 'held') or '0')
-    elseif rule ~= 'concurrency' then
+    elseif rule ~= 'concurrency' and not opened(rule) then
       wait = window
       local entries = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
       for n = 1, #entries, 2 do
@@ -55,16 +57,18 @@ for i = 1, #KEYS / 2 do
   local fit, used = fits[i][1], fits[i][2]
   if rule == 'concurrency' then
     redis.call('ZADD', key, now + tonumber(ARGV[#ARGV - 1]), id)
-  elseif rule == 'max_budget' then
+  elseif opened(rule) then
     redis.call('HINCRBY', key, 'used', fit)
-    redis.call('HINCRBY', key, 'held', fit)
-    redis.call('HSET', key, 'r:' .. id, fit)
+    if rule == 'max_budget' then
+      redis.call('HINCRBY', key, 'held', fit)
+      redis.call('HSET', key, 'r:' .. id, fit)
+    end
   else
     redis.call('ZADD', key, now, id .. ':' .. fit)
     redis.call('INCRBY', sum, fit)
     redis.call('EXPIRE', sum, 120)
   end
-  redis.call('EXPIRE', key, rule == 'max_budget' and tonumber(ARGV[#ARGV]) or 120)
+  redis.call('EXPIRE', key, opened(rule) and tonumber(ARGV[#ARGV]) or 120)
   answer[#answer + 1] = fit
   answer[#answer + 1] = limit - used - fit
 end
@@ -78,6 +82,8 @@ for i = 1, #KEYS / 2 do
   local key, sum, fit = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 + i]
   if fit == 'c' then
     redis.call('ZREM', key, id)
+  elseif string.sub(fit, 1, 1) == 'd' then
+    if redis.call('EXISTS', key) == 1 then redis.call('HINCRBY', key, 'used', tokens - tonumber(string.sub(fit, 2))) end
   else
     local claimed = tonumber(fit)
     local at = redis.call('ZSCORE', key, id .. ':' .. fit)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.counters import Counters
+from gateway.counters import OPENED, Counters
 from gateway.errors import BadRequest, BudgetUnavailable, GatewayError, NotFound
 from gateway.keys import ADMIN, Keys
+from gateway.limits import of_day
 from gateway.money import usd
 from gateway.owners import Key, Scope
 from gateway.plane import Plane, Snapshot
@@ -138,7 +139,8 @@ async def _limits(counters: Counters | None, scope: str, limits: Limits) -> list
 
 
 def _stated(limits: Limits) -> list[tuple[Rule, int]]:
-    stated = ((Rule.RPM, limits.rpm), (Rule.TPM, limits.tpm), (Rule.CONCURRENCY, limits.concurrency))
+    by_minute = ((Rule.RPM, limits.rpm), (Rule.TPM, limits.tpm), (Rule.CONCURRENCY, limits.concurrency))
+    stated = (*by_minute, (Rule.RPD, limits.rpd), (Rule.TPD, limits.tpd))
     return [(rule, limit) for rule, limit in stated if limit is not None]
 
 
@@ -150,8 +152,11 @@ async def _limit(counters: Counters | None, scope: str, rule: Rule, limit: int) 
     name = f"{scope.partition(':')[0]} {rule.value}"
     if counters is None:
         return _rule(name, passes=None, says=f"{limit}; how much of it is in use only the server knows.")
-    refusal = await _used(counters, scope, rule, limit)
-    used = refusal.used if isinstance(refusal, Refusal) else 0
+    here = of_day(scope, time.time()) if rule in OPENED else scope
+    refusal = await _used(counters, here, rule, limit)
+    if isinstance(refusal, Unknown):
+        return _rule(name, passes=None, says=f"{limit}; nobody has asked for any of it since the start.")
+    used = refusal.used
     return _rule(name, passes=used < limit, says=f"{used} of {limit} in use.")
 
 

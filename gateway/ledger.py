@@ -19,7 +19,7 @@ import orjson
 from gateway.errors import GatewayError, Overloaded
 from gateway.journal import Journal, Position
 from gateway.store.usage import UsageStore
-from gateway.types import UsageFilter, UsageRecord, UsageSum
+from gateway.types import Rule, UsageFilter, UsageRecord, UsageSum
 
 T = TypeVar("T")
 
@@ -121,10 +121,10 @@ class Ledger:
         await self.flush()
         return await _answered(asyncio.to_thread(self._store.find, request_id))
 
-    async def spent(self, whose: str, since: float, until: float | None) -> int:
-        """Nano-dollars of a key, a tenant or a route up to this moment (`UsageStore.spent`)."""
+    async def used(self, rule: Rule, whose: str, since: float, until: float | None) -> int:
+        """What a key, a tenant or a route used of a rule up to this moment (`UsageStore.used`)."""
         await self.flush()
-        return await _answered(asyncio.to_thread(self._store.spent, whose, since, until))
+        return await _answered(asyncio.to_thread(self._store.used, rule, whose, since, until))
 
     async def sums(self, by: list[str], only: UsageFilter) -> list[UsageSum]:
         """Usage summed by groups, up to this moment."""

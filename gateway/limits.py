@@ -9,16 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from gateway import tokens
-from gateway.budgets import Budgets, check_price, owner, refused
-from gateway.counters import Counters
+from gateway.budgets import DAY, Budgets, check_price, owner, refused
+from gateway.counters import OPENED, Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
 from gateway.owners import Key
 from gateway.routes import Limits, Route, Task
 from gateway.types import Attempt, Call, Claim, Grant, Refusal, Request, Rule, Standing, Unknown
+from gateway.windows import window
 
-_WHAT = {Rule.RPM: "requests a minute", Rule.TPM: "tokens a minute", Rule.CONCURRENCY: "calls at once"}
-_WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens"}
+_WHAT = {
+    Rule.RPM: "requests a minute",
+    Rule.TPM: "tokens a minute",
+    Rule.CONCURRENCY: "calls at once",
+    Rule.RPD: "requests a day",
+    Rule.TPD: "tokens a day",
+}
+_WORDS = {Rule.RPM: "requests", Rule.TPM: "tokens", Rule.RPD: "requests", Rule.TPD: "tokens"}
+_OF_TOKENS = frozenset((Rule.TPM, Rule.TPD))
 # Found by name on the class, a member of an enumeration costs a call.
 _RPM, _TPM, _CONCURRENCY = Rule.RPM, Rule.TPM, Rule.CONCURRENCY
 _COUNT_TOKENS = Task.COUNT_TOKENS
@@ -110,9 +118,11 @@ class Limiter:
 
         Its key is not asked again: it holds what it held. Raises as `admit` does.
         """
-        for grant in call.grants:
-            self._counters.settle(grant, 0, scope=f"route:{call.route.name}")
-            grant.standings = [one for one in grant.standings if one.claim.scope != f"route:{call.route.name}"]
+        left = f"route:{call.route.name}"
+        for scope in (left, of_day(left, call.time)):
+            for grant in call.grants:
+                self._counters.settle(grant, 0, scope=scope)
+                grant.standings = [one for one in grant.standings if one.claim.scope != scope]
         before, call.route = call.route, route
         try:
             await self._claim(call, (f"route:{route.name}", route.limits))
@@ -158,12 +168,12 @@ class Limiter:
         The estimate is generous: near a limit it is worth a thread to know how many there really are. Not
         where that cannot help, since no text of that length has so few.
         """
-        if call.counted or claim.rule not in (Rule.TPM, Rule.BUDGET):
+        if call.counted or not (claim.rule is Rule.BUDGET or claim.rule in _OF_TOKENS):
             return False
         body = call.request.body
         size = tokens.size(body)
         beside = claim.least - call.input_estimate
-        if size > _COUNTED or (claim.rule is Rule.TPM and size // tokens.LONGEST + beside > claim.limit):
+        if size > _COUNTED or (claim.rule in _OF_TOKENS and size // tokens.LONGEST + beside > claim.limit):
             return False
         call.input_estimate = await self._exactly(body, call.route.deployments[0].model)
         call.counted = True
@@ -185,13 +195,17 @@ class Limiter:
             same = self._same.get(scope)
             if same is None or same.limits is not limits:
                 same = self._remembered(scope, limits)
+            claims += same.requests if requests_only else same.all
+            if limits.rpd is not None:
+                claims.append(Claim(of_day(scope, call.time), Rule.RPD, limits.rpd))
             if requests_only:
-                claims += same.requests
                 continue
-            claims += same.all
             if limits.tpm is not None:
                 asked = asked or self._tokens(call)
                 claims.append(_tuple(Claim, (scope, _TPM, limits.tpm, *asked)))
+            if limits.tpd is not None:
+                asked = asked or self._tokens(call)
+                claims.append(Claim(of_day(scope, call.time), Rule.TPD, limits.tpd, *asked))
         return claims
 
     def _remembered(self, scope: str, limits: Limits) -> _Same:
@@ -233,7 +247,7 @@ def headers(grants: list[Grant]) -> dict[str, str]:
     used: Standing | None = None
     for grant in grants:
         for standing in grant.standings:
-            if standing.claim.rule is _RPM:
+            if standing.claim.rule not in _OF_TOKENS:
                 if requests is None or standing.left < requests.left:
                     requests = standing
             elif used is None or standing.left < used.left:
@@ -242,17 +256,32 @@ def headers(grants: list[Grant]) -> dict[str, str]:
     return said if used is None else said | _headers(used, _WORDS[_TPM])
 
 
+def of_day(scope: str, moment: float) -> str:
+    """The scope of a limit a day: the day that `moment` is in, UTC."""
+    return f"{scope}@{window(DAY, moment).start}"
+
+
 def _headers(standing: Standing, word: str) -> dict[str, str]:
+    claim = standing.claim
+    reset = _day_ends(claim) if claim.rule in OPENED else standing.reset
     return {
-        f"x-ratelimit-limit-{word}": str(standing.claim.limit),
+        f"x-ratelimit-limit-{word}": str(claim.limit),
         f"x-ratelimit-remaining-{word}": str(standing.left),
-        f"x-ratelimit-reset-{word}": f"{standing.reset:.3f}s",
+        f"x-ratelimit-reset-{word}": f"{reset:.3f}s",
     }
 
 
+def _day_ends(claim: Claim) -> float:
+    """Seconds until the day of `claim` ends."""
+    end = window(DAY, float(claim.scope.rpartition("@")[2])).end or 0
+    return max(0.0, end - time.time())
+
+
 def _refused(refusal: Refusal, call: Call) -> GatewayError:
-    claim, wait = refusal.claim, max(1, -int(-refusal.retry_after // 1))
-    whose = owner(claim.scope, call.key)
+    claim = refusal.claim
+    after = _day_ends(claim) if claim.rule in OPENED else refusal.retry_after
+    wait = max(1, -int(-after // 1))
+    whose = owner(claim.scope.rpartition("@")[0] if claim.rule in OPENED else claim.scope, call.key)
     if claim.least > claim.limit:
         return BadRequest(
             f"This call may use {claim.least} tokens, but {whose} allows {claim.limit} "
@@ -260,7 +289,7 @@ def _refused(refusal: Refusal, call: Call) -> GatewayError:
             "Send a shorter prompt or a smaller max_tokens.",
             code="request_exceeds_limit",
         )
-    asked = f", this call needs {claim.least} more" if claim.rule is Rule.TPM else ""
+    asked = f", this call needs {claim.least} more" if claim.rule in _OF_TOKENS else ""
     error = RateLimited(
         f"{whose[0].upper()}{whose[1:]} allows {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "
         f"{refusal.used} are in use{asked}. Try again in {wait} s.",
@@ -268,7 +297,7 @@ def _refused(refusal: Refusal, call: Call) -> GatewayError:
     )
     word = _WORDS.get(claim.rule)
     if word is not None:
-        error.headers |= _headers(Standing(claim, max(0, claim.limit - refusal.used), refusal.retry_after), word)
+        error.headers |= _headers(Standing(claim, max(0, claim.limit - refusal.used), after), word)
     return error
 
 

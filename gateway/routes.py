@@ -73,12 +73,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Requests a minute, tokens a minute, calls at once, money. None: not limited."""
+    """Requests a minute, tokens a minute, calls at once, money, requests and tokens a day. None: not limited."""
 
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
     budget: Budget | None = None
+    rpd: int | None = None
+    tpd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,15 @@ class Rule(StrEnum):
     TPM = "tpm"
     CONCURRENCY = "concurrency"
     BUDGET = "max_budget"
+    RPD = "rpd"
+    TPD = "tpd"
 
 
 class Claim(NamedTuple):
     """What one call asks of one limit.
 
-    `scope` is `key:<id>`, `team:<id>`, `organisation:<id>` or `route:<name>`, of a budget `<scope>@<window's start>`.
+    `scope` is `key:<id>`, `team:<id>`, `organisation:<id>` or `route:<name>`; of a budget and of limits a day,
+    whose windows are opened (`Counters.open`), `<scope>@<window's start>`.
     Amounts are requests, tokens or calls; of a budget, nano-dollars.
 
     Where less than `amount` is left, anything down to `least` is granted instead:
@@ -314,7 +317,7 @@ class UsageFilter:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """Usage of one group, `cost` in nano-dollars.
+    """Usage of one group, `cost` in nano-dollars. Of the calls that failed, `refused` asked nobody.
 
     `group` maps what was grouped by to its value; a day is days since 1970.
     """
@@ -322,6 +325,7 @@ class UsageSum:
     group: Mapping[str, str | int]
     calls: int
     failed: int
+    refused: int
     input_tokens: int
     output_tokens: int
     cost: int

@@ -20,6 +20,8 @@ class Allowed(BaseModel):
     rpm: _Number | None = Field(None, description="Requests a minute")
     tpm: _Number | None = Field(None, description="Tokens a minute")
     concurrency: _Number | None = Field(None, description="Calls at once")
+    rpd: _Number | None = Field(None, description="Requests a day, UTC")
+    tpd: _Number | None = Field(None, description="Tokens a day, UTC")
     max_budget: float | None = Field(None, strict=True, gt=0, le=9 * 10**6, description="USD that may be spent")
     budget_duration: str | None = Field(
         None, max_length=8, description="In which they may: 15m, 1h, 1d, 1w, 30d, 1mo; null for ever", examples=["1mo"]

@@ -58,6 +58,8 @@ def _allowed(of: Key | Tenant) -> Mapping[str, Any]:
         "rpm": of.limits.rpm,
         "tpm": of.limits.tpm,
         "concurrency": of.limits.concurrency,
+        "rpd": of.limits.rpd,
+        "tpd": of.limits.tpd,
         "max_budget": None if budget is None else budget.most / 1e9,
         "budget_duration": None if budget is None else budget.duration,
     }
@@ -95,7 +97,7 @@ def moment(text: str | None, name: str) -> float | None:
 def usage_sum(row: UsageSum) -> dict[str, Any]:
     """A sum as JSON shows it: days as dates, money in USD."""
     group = {name: _day(value) if name == "day" else value for name, value in row.group.items()}
-    sums = {"calls": row.calls, "failed": row.failed, "input_tokens": row.input_tokens}
+    sums = {"calls": row.calls, "failed": row.failed, "refused": row.refused, "input_tokens": row.input_tokens}
     return {**group, **sums, "output_tokens": row.output_tokens, "cost_usd": row.cost / 1e9}
 
 

@@ -10,7 +10,7 @@ from gateway.owners import Scope, TenantKind
 from gateway.routes import Limits
 from gateway.tenants import Tenants, TenantTerms
 
-_LIMITS = ("rpm", "tpm", "concurrency")
+_LIMITS = ("rpm", "tpm", "concurrency", "rpd", "tpd")
 _NOTHING = Limits()
 
 
@@ -59,10 +59,10 @@ def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHI
 
 def limits(said: Mapping[str, Any], now: Limits = _NOTHING) -> Limits:
     """`now`, with what is said of it; a limit of None is none. Raises `BadRequest` naming the field."""
-    rpm, tpm, concurrency = (said.get(name, getattr(now, name)) for name in _LIMITS)
+    new: dict[str, int | None] = {name: said.get(name, getattr(now, name)) for name in _LIMITS}
     of = now.budget
     if "max_budget" in said or "budget_duration" in said:
         most = said.get("max_budget", of and of.most / 1e9)
         gone = "max_budget" in said and most is None
         of = budget(most, None if gone else said.get("budget_duration", of and of.duration))
-    return Limits(rpm, tpm, concurrency, of)
+    return Limits(**new, budget=of)

@@ -53,11 +53,30 @@ def _rotation(operations: Operations) -> None:
 
 def _tenancy(operations: Operations) -> None:
     """Teams and organisations, and their usage by days."""
-    connection = operations.get_bind()
-    tables.tenants.create(connection)
+    operations.create_table(
+        "gateway_tenants",
+        Column("id", String(32), primary_key=True),
+        Column("kind", String(16), nullable=False),
+        Column("name", String(200), nullable=False),
+        Column("organisation_id", String(32)),
+        *(Column(name, Text) for name in ("routes", "denied")),
+        *(Column(name, Integer) for name in ("rpm", "tpm", "concurrency")),
+        Column("max_budget", BigInteger),
+        Column("budget_duration", String(8)),
+        Column("created_at", Float, nullable=False),
+        Column("blocked_at", Float),
+    )
     operations.add_column("gateway_keys", Column("team_id", String(32)))
     for name in ("team_id", "organisation_id"):
         operations.add_column("gateway_usage", Column(name, String(32), nullable=False, server_default=""))
+
+
+def _daily(operations: Operations) -> None:
+    """Limits a day, and how many calls were refused. Days are summed anew: no step before needs them."""
+    connection = operations.get_bind()
+    for table in ("gateway_keys", "gateway_tenants"):
+        for name in ("rpd", "tpd"):
+            operations.add_column(table, Column(name, Integer))
     tables.usage_days.drop(connection)
     tables.usage_days.create(connection)
     usage_days.rebuild(connection)
@@ -69,6 +88,7 @@ STEPS: Sequence[_Step] = (
     _Step(4, _days),
     _Step(5, _rotation),
     _Step(6, _tenancy),
+    _Step(7, _daily),
 )
 
 

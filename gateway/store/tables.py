@@ -36,6 +36,8 @@ tenants = Table(
     Column("budget_duration", String(8)),
     Column("created_at", Float, nullable=False),
     Column("blocked_at", Float),
+    Column("rpd", Integer),
+    Column("tpd", Integer),
 )
 
 keys = Table(
@@ -65,6 +67,8 @@ keys = Table(
     Column("hash_before", String(64)),
     Column("hash_before_until", Float),
     Column("team_id", String(32)),
+    Column("rpd", Integer),
+    Column("tpd", Integer),
 )
 
 # One row: every change of a key adds one, and every process looks at it.
@@ -138,6 +142,8 @@ usage_days = Table(
     Column("deployment", String(400), primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
+    # Of those that failed, calls of which nobody was asked.
+    Column("refused", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cost", BigInteger, nullable=False),

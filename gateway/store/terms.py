@@ -41,6 +41,8 @@ def row(of: Key | Tenant) -> dict[str, Any]:
         "rpm": of.limits.rpm,
         "tpm": of.limits.tpm,
         "concurrency": of.limits.concurrency,
+        "rpd": of.limits.rpd,
+        "tpd": of.limits.tpd,
         "max_budget": None if budget is None else budget.most,
         "budget_duration": None if budget is None else budget.duration,
         "created_at": of.created_at,
@@ -56,7 +58,7 @@ def fields(found: RowMapping) -> dict[str, Any]:
         "name": found["name"],
         "routes": None if found["routes"] is None else frozenset(json.loads(found["routes"])),
         "denied": frozenset(json.loads(found["denied"] or "[]")),
-        "limits": Limits(found["rpm"], found["tpm"], found["concurrency"], budget),
+        "limits": Limits(found["rpm"], found["tpm"], found["concurrency"], budget, found["rpd"], found["tpd"]),
         "created_at": found["created_at"],
         "blocked_at": found["blocked_at"],
     }

@@ -11,10 +11,10 @@ from sqlalchemy import case, func, insert, select, update
 
 from gateway.store import usage_days
 from gateway.store.tables import journals, usage
-from gateway.types import UsageFilter, UsageRecord, UsageSum
+from gateway.types import Rule, UsageFilter, UsageRecord, UsageSum
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, Subquery
 
     from gateway.database import Database
 
@@ -47,6 +47,13 @@ def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     if statement.positiontup is not None:
         parameters = list(map(itemgetter(*statement.positiontup), rows))
     connection.exec_driver_sql(str(statement), parameters)
+
+
+def _used(rule: Rule, found: Subquery) -> ColumnElement[int]:
+    """What a limit or a budget counts of `found`."""
+    if rule is Rule.BUDGET:
+        return found.c.cost
+    return found.c.calls - found.c.refused if rule is Rule.RPD else found.c.input_tokens + found.c.output_tokens
 
 
 class UsageStore:
@@ -110,8 +117,8 @@ class UsageStore:
             )
             return None if row is None else UsageRecord(**{name: row[name] for name in _FIELDS})
 
-    def spent(self, whose: str, since: float, until: float | None) -> int:
-        """Nano-dollars of `key:`, `team:` or `organisation:<id>` or `route:<name>`.
+    def used(self, rule: Rule, whose: str, since: float, until: float | None) -> int:
+        """What `key:`, `team:` or `organisation:<id>` or `route:<name>` used of `rule`: nano-dollars, calls or tokens.
 
         Of calls that began from `since` until `until`.
         """
@@ -120,7 +127,7 @@ class UsageStore:
         column = _OWNERS.get(kind)
         theirs = found.c[column] if column else case((found.c.fallback != "", found.c.fallback), else_=found.c.route)
         with self._database.read() as connection:
-            return int(connection.scalar(select(func.sum(found.c.cost)).where(theirs == name)) or 0)
+            return int(connection.scalar(select(func.sum(_used(rule, found))).where(theirs == name)) or 0)
 
     def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
         """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order."""

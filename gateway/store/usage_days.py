@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: What a day's usage is told apart by, and what is summed.
 KEYS = ("day", "key_id", "key_name", "team_id", "organisation_id", "route", "fallback", "deployment")
-SUMS = ("calls", "failed", "input_tokens", "output_tokens", "cost")
+SUMS = ("calls", "failed", "refused", "input_tokens", "output_tokens", "cost")
 DAY = 86400
 _key = itemgetter(*KEYS)
 _sums = itemgetter("input_tokens", "output_tokens", "cost")
@@ -31,14 +31,16 @@ def add(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         key = _key(row)
         total = totals.get(key)
         if total is None:
-            total = totals[key] = [0, 0, 0, 0, 0]
+            total = totals[key] = [0, 0, 0, 0, 0, 0]
         if row["final"]:
             total[0] += 1
-            total[1] += row["status"] >= 400
+            if row["status"] >= 400:
+                total[1] += 1
+                total[2] += not row["attempt"]
         read, written, cost = _sums(row)
-        total[2] += read
-        total[3] += written
-        total[4] += cost
+        total[3] += read
+        total[4] += written
+        total[5] += cost
     # In one order, so that two who add to the same rows do not wait for each other.
     added = [dict(zip((*KEYS, *SUMS), (*key, *totals[key]), strict=True)) for key in sorted(totals, key=_order)]
     for one in added:
@@ -108,6 +110,7 @@ def _lines() -> Select[Any]:
         usage.c.deployment,
         cast(usage.c.final, Integer).label("calls"),
         cast(and_(usage.c.final, usage.c.status >= 400), Integer).label("failed"),
+        cast(and_(usage.c.final, usage.c.status >= 400, usage.c.attempt == 0), Integer).label("refused"),
         usage.c.input_tokens,
         usage.c.output_tokens,
         usage.c.cost,

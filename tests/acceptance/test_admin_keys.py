@@ -26,6 +26,8 @@ def test_the_life_of_a_key(admin_server: Server, admin: httpx.Client) -> None:
         "rpm": 60,
         "tpm": 1000,
         "concurrency": 2,
+        "rpd": None,
+        "tpd": None,
         "max_budget": 0.1,
         "budget_duration": "1mo",
         "created_at": pytest.approx(time.time(), abs=30),

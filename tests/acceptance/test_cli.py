@@ -198,6 +198,8 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "rpm": 5,
         "tpm": 1000,
         "concurrency": 2,
+        "rpd": None,
+        "tpd": None,
         "max_budget": 12.5,
         "budget_duration": "30d",
         "created_at": 0,

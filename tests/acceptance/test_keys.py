@@ -103,7 +103,15 @@ def test_a_change_reaches_every_server_of_one_database(start_server: StartServer
     # Both journals end in the one table.
     deadline = time.monotonic() + 5
     while (rows := data("usage", "--by", "key", cwd=home, DATABASE_URL=fresh_postgres)) != [
-        {"key": "another", "calls": 2, "failed": 0, "input_tokens": 4, "output_tokens": 6, "cost_usd": 0.0}
+        {
+            "key": "another",
+            "calls": 2,
+            "failed": 0,
+            "refused": 0,
+            "input_tokens": 4,
+            "output_tokens": 6,
+            "cost_usd": 0.0,
+        }
     ]:
         assert time.monotonic() < deadline, rows
         time.sleep(0.05)

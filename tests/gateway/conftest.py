@@ -9,6 +9,7 @@ import pytest
 
 from gateway.counters import Counters, MemoryCounters
 from gateway.counters_redis import RedisCounters
+from gateway.types import Rule
 
 
 @pytest.fixture
@@ -26,5 +27,5 @@ class NothingSpent:
     def begin(self, attempt: tuple[Any, ...]) -> None:
         pass
 
-    async def spent(self, whose: str, since: float, until: float | None) -> int:
+    async def used(self, rule: Rule, whose: str, since: float, until: float | None) -> int:
         return 0

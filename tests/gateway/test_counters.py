@@ -281,6 +281,19 @@ async def test_starting_does_not_wait_for_redis(silent: tuple[str, list[asyncio.
         await counters.close()
 
 
+async def test_what_was_not_claimed_of_a_scope_stays_held_when_it_is_settled(counters: Counters) -> None:
+    """A fallback gives back its first route's claims, of which there may be none."""
+    one = Claim("key:a", Rule.CONCURRENCY, 1)
+    grant = await counters.take([one])
+    assert isinstance(grant, Grant)
+    counters.settle(grant, 0, scope="route:r")
+    assert isinstance(await counters.take([one]), Refusal)
+    counters.settle(grant, 0)
+    if telling := getattr(counters, "_telling", None):  # Redis is told in the background
+        await asyncio.wait(telling)
+    assert isinstance(await counters.take([one]), Grant)
+
+
 @pytest.mark.parametrize("steps", range(12))
 async def test_closing_ends_at_whatever_step_its_tasks_are(
     silent: tuple[str, list[asyncio.StreamWriter]], steps: int

@@ -41,13 +41,13 @@ async def refused(counters: Counters, *claims: Claim) -> tuple[int, int]:
 async def test_nothing_is_taken_of_a_budget_before_it_is_known_what_was_spent(counters: Counters) -> None:
     requests = Claim("key:a", Rule.RPM, 1)
     assert await counters.take([requests, money(1)]) == Unknown(money(1))
-    await counters.open(ONE, 40)
+    await counters.open(money(1), 40)
     await taken(counters, requests, money(60))
     assert await refused(counters, money(1)) == (100, 60)
 
 
 async def test_what_is_held_comes_back_but_for_its_cost(counters: Counters) -> None:
-    await counters.open(ONE, 0)
+    await counters.open(money(1), 0)
     first = await taken(counters, money(70))
     assert await refused(counters, money(40)) == (70, 70)
     await spend(counters, first, 10)
@@ -58,32 +58,32 @@ async def test_what_is_held_comes_back_but_for_its_cost(counters: Counters) -> N
 
 
 async def test_a_cost_beyond_what_was_held_is_counted_whole(counters: Counters) -> None:
-    await counters.open(ONE, 0)
+    await counters.open(money(1), 0)
     await spend(counters, await taken(counters, money(10)), 95)
     assert await refused(counters, money(6)) == (95, 0)
 
 
 async def test_a_refused_call_has_taken_nothing_of_any_budget(counters: Counters) -> None:
     route = "route:r@0"
-    await counters.open(ONE, 0)
-    await counters.open(route, 95)
+    await counters.open(money(1), 0)
+    await counters.open(money(1, scope=route), 95)
     for _ in range(3):
         assert await refused(counters, money(10), money(10, scope=route)) == (95, 0)
     await taken(counters, money(100))
 
 
 async def test_what_was_said_first_holds(counters: Counters) -> None:
-    await counters.open(ONE, 10)
+    await counters.open(money(1), 10)
     await taken(counters, money(50))
-    await counters.open(ONE, 0)
+    await counters.open(money(1), 0)
     assert await refused(counters, money(50)) == (60, 50)
 
 
 async def test_windows_follow_each_other_and_late_calls_settle_in_their_own(counters: Counters) -> None:
     before, after = "key:b@0", "key:b@86400"
-    await counters.open(before, 0)
+    await counters.open(money(1, scope=before), 0)
     late = await taken(counters, money(60, scope=before))
-    await counters.open(after, 0)
+    await counters.open(money(1, scope=after), 0)
     await taken(counters, money(100, scope=after))
     await spend(counters, late, 30)
     assert await refused(counters, money(80, scope=before)) == (30, 0)
@@ -91,14 +91,14 @@ async def test_windows_follow_each_other_and_late_calls_settle_in_their_own(coun
 
 
 async def test_of_200_at_once_exactly_as_many_pass_as_there_is_money_for(counters: Counters) -> None:
-    await counters.open(ONE, 0)
+    await counters.open(money(1), 0)
     answers = await asyncio.gather(*(counters.take([money(3)]) for _ in range(200)))
     assert sum(isinstance(one, Grant) for one in answers) == 33
 
 
 async def test_sums_of_many_digits_are_exact(counters: Counters) -> None:
     most = 9 * 10**15
-    await counters.open(ONE, most - 10**15 - 1)
+    await counters.open(money(1), most - 10**15 - 1)
     grant = await taken(counters, money(10**15, most))
     await spend(counters, grant, 10**15)
     assert await refused(counters, money(2, most)) == (most - 1, 0)
@@ -111,7 +111,7 @@ async def test_without_redis_budgets_refuse_and_limits_go_on() -> None:
         with pytest.raises(BudgetUnavailable):
             await counters.take([Claim("key:a", Rule.RPM, 1), money(1)])
         with pytest.raises(BudgetUnavailable):
-            await counters.open(ONE, 0)
+            await counters.open(money(1), 0)
         await taken(counters, Claim("key:a", Rule.RPM, 1))
     finally:
         await counters.close()
@@ -120,11 +120,11 @@ async def test_without_redis_budgets_refuse_and_limits_go_on() -> None:
 async def test_a_redis_that_was_emptied_counts_what_was_under_way(fresh_redis: str) -> None:
     counters = RedisCounters(fresh_redis)
     try:
-        await counters.open(ONE, 20)
+        await counters.open(money(1), 20)
         grant = await taken(counters, money(50))
         redis_service.empty(fresh_redis)
         assert await counters.take([money(1)]) == Unknown(money(1))
-        await counters.open(ONE, 20)
+        await counters.open(money(1), 20)
         await spend(counters, grant, 30)
         assert await refused(counters, money(51)) == (50, 0)
     finally:

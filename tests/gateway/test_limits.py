@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -153,6 +154,8 @@ async def test_embeddings_claim_no_output(limiter: Limiter) -> None:
         (Limits(), Limits(rpm=1), r"Route 'r' allows 1 requests a minute \(rpm\)"),
         (Limits(concurrency=1), Limits(), r"This key allows 1 calls at once \(concurrency\).*Try again in 1 s"),
         (Limits(), Limits(concurrency=1), r"Route 'r' allows 1 calls at once"),
+        (Limits(rpd=1), Limits(), r"This key allows 1 requests a day \(rpd\); 1 are in use\. Try again in \d+ s\."),
+        (Limits(), Limits(tpd=500), r"Route 'r' allows 500 tokens a day \(tpd\); \d+ are in use, this call needs"),
         (Limits(), Limits(tpm=500), r"Route 'r' allows 500 tokens a minute \(tpm\); \d+ are in use, this call needs"),
     ],
 )
@@ -178,6 +181,40 @@ async def test_a_fallback_leaves_the_first_routes_limits_and_keeps_the_keys(limi
     again = await limiter.admit(holder, second, request(max_tokens=10))
     said = limits.headers(again.grants)
     assert int(said["x-ratelimit-remaining-tokens"]) < 5000 - 40 - 210
+
+
+async def test_a_limit_a_day_ends_with_the_day(limiter: Limiter) -> None:
+    holder, left = key(Limits(rpm=50, rpd=2, tpd=5000)), 86400 - time.time() % 86400
+    call = await limiter.admit(holder, route(), request(max_tokens=10))
+    said = limits.headers(call.grants)
+    assert (said["x-ratelimit-limit-requests"], said["x-ratelimit-remaining-requests"]) == ("2", "1")
+    for word in ("requests", "tokens"):
+        assert float(said[f"x-ratelimit-reset-{word}"].rstrip("s")) == pytest.approx(left, abs=5)
+    limiter.settle(call, 40)
+    said = limits.headers((await limiter.admit(holder, route(), request(max_tokens=10))).grants)
+    assert 4000 < int(said["x-ratelimit-remaining-tokens"]) <= 5000 - 40 - 10  # 3978, were it not corrected
+    with pytest.raises(RateLimited) as refused:
+        await limiter.admit(holder, route(), request(max_tokens=10))
+    assert refused.value.retry_after == pytest.approx(left, abs=5)
+    assert refused.value.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+async def test_a_fallback_leaves_the_first_routes_day(limiter: Limiter) -> None:
+    first, second = route(Limits(tpd=500)), Route("s", (), limits=Limits(rpd=1, tpd=900))
+    call = await limiter.admit(key(Limits()), first, request(max_tokens=10))
+    await limiter.move(call, second)
+    limiter.settle(await limiter.admit(key(Limits()), first, request(max_tokens=10)), 0)
+    assert limits.headers(call.grants)["x-ratelimit-limit-tokens"] == "900"
+    with pytest.raises(RateLimited, match="Route 's' allows 1 requests a day"):
+        await limiter.admit(key(Limits()), second, request(max_tokens=10))
+
+
+async def test_counting_tokens_and_cache_hits_are_requests_of_the_day(limiter: Limiter) -> None:
+    holder = key(Limits(rpd=2, tpd=10, concurrency=1))
+    await limiter.admit(holder, route(), request(Task.COUNT_TOKENS))
+    await limiter.admit_hit(holder, route(), request(), 0.0)
+    with pytest.raises(RateLimited, match="This key allows 2 requests a day"):
+        await limiter.admit_hit(holder, route(), request(), 0.0)
 
 
 async def test_after_a_fallback_headers_tell_of_the_route_that_answers(limiter: Limiter) -> None:

@@ -75,6 +75,7 @@ ADDED: dict[int, dict[str, list[str]]] = {
         "gateway_usage": ["team_id", "organisation_id"],
         "gateway_tenants": [],
     },
+    7: {"gateway_keys": ["rpd", "tpd"]},
 }
 
 

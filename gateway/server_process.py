@@ -106,7 +106,8 @@ class _Server(uvicorn.Server):
             late = time.monotonic() >= self._until
             if late:
                 self.config.timeout_graceful_shutdown = 0
-            self.should_exit = late or not self._app.busy
+            if late or not self._app.busy:  # never set back: a signal may have set it meanwhile
+                self.should_exit = True
         return await super().on_tick(counter)
 
     def _hang_up(self) -> None:

@@ -43,7 +43,7 @@ class Tenants:
         """The one of that id. Raises `NotFound`."""
         found = self._store.all().get(tenant_id)
         if found is None or found.kind is not kind:
-            raise _no_such(kind, tenant_id)
+            raise no_such(kind, tenant_id)
         return found
 
     def named(self, kind: TenantKind, tenant_id: str | None) -> Tenant | None:
@@ -69,7 +69,7 @@ class Tenants:
         self.get(kind, tenant_id)
         changed = self._store.change(tenant_id, lambda tenant: _with(tenant, terms(tenant)))
         if changed is None:
-            raise _no_such(kind, tenant_id)
+            raise no_such(kind, tenant_id)
         self._changed()
         return changed
 
@@ -95,5 +95,6 @@ def _with(tenant: Tenant, terms: TenantTerms) -> Tenant:
     )
 
 
-def _no_such(kind: TenantKind, tenant_id: str) -> NotFound:
+def no_such(kind: TenantKind, tenant_id: str) -> NotFound:
+    """The error of an id that is none."""
     return NotFound(f"There is no {kind} '{tenant_id[:64]}'. `promptyard {kind}s list` shows them.", param="id")

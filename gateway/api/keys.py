@@ -1,4 +1,4 @@
-"""`/admin/keys`: make, list, change, rotate and revoke virtual keys. Needs scope `admin`."""
+"""`/admin/keys`: make, list, change, rotate and revoke virtual keys."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api import described
 from gateway.api.access import Access
 from gateway.api.allowed import Allowed, Name, given
+from gateway.api.roles import Visitor, guard, visitor
 from gateway.api.said import key_terms
-from gateway.keys import Keys
+from gateway.errors import Forbidden
+from gateway.keys import Keys, no_such
 from gateway.owners import Key, Scope
 from gateway.tenants import Tenants
 
@@ -52,56 +54,80 @@ class Rotation(BaseModel):
 
 def router(access: Access, keys: Keys, tenants: Tenants) -> APIRouter:
     """The admin API of keys. SQL is waited for on the thread pool: handlers are plain functions."""
+    api = APIRouter(tags=["keys"], dependencies=[Depends(guard(access))])
+    _add_reading(api, keys)
+    _add_changing(api, keys, tenants)
+    return api
 
-    def admin(request: Request) -> Key:
-        return access.allow(dict(request.scope["headers"]), Scope.ADMIN)
 
-    everyone = APIRouter(tags=["keys"])
-
-    @everyone.get("/admin/keys/self")
+def _add_reading(api: APIRouter, keys: Keys) -> None:
+    @api.get("/admin/keys/self")
     def myself(request: Request) -> dict[str, Any]:
         """The key that asks, without its secret. Needs no scope."""
-        return {**described.key(access.key(dict(request.scope["headers"])))}
+        return {**described.key(visitor(request).key)}
 
-    api = APIRouter(prefix="/admin/keys", tags=["keys"], dependencies=[Depends(admin)])
-
-    @api.post("", status_code=201)
-    def create(new: NewKey) -> dict[str, Any]:
-        """Make a key. The answer is the only place its secret (`key`) is ever shown."""
-        key, secret = keys.create(new.name, **key_terms(given(new), tenants))
-        return {**described.key(key), "key": secret}
-
-    @api.get("")
+    @api.get("/admin/keys")
     def list_keys(
+        request: Request,
         tag: Annotated[str | None, Query(max_length=200)] = None,
         team_id: Annotated[str | None, Query(max_length=64)] = None,
     ) -> dict[str, Any]:
-        """Every key, or those with a tag, or of a team, oldest first, without secrets."""
+        """Every key, or those with a tag, or of a team, without secrets, oldest first. A key of a team sees its own."""
+        who = visitor(request)
         found = [key for key in keys.list() if tag is None or tag in key.tags]
-        return {"data": [described.key(key) for key in found if team_id is None or key.team_id == team_id]}
+        theirs = [key for key in found if who.sees_key(key.id, key.team_id)]
+        return {"data": [described.key(key) for key in theirs if team_id is None or key.team_id == team_id]}
 
-    @api.get("/{key_id}")
-    def show(key_id: _KeyId) -> dict[str, Any]:
+    @api.get("/admin/keys/{key_id}")
+    def show(request: Request, key_id: _KeyId) -> dict[str, Any]:
         """One key, without its secret."""
-        return {**described.key(keys.get(key_id))}
+        return {**described.key(_theirs(keys, key_id, visitor(request)))}
 
-    @api.patch("/{key_id}")
-    def change(key_id: _KeyId, changed: ChangedKey) -> dict[str, Any]:
+
+def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
+    @api.post("/admin/keys", status_code=201)
+    def create(request: Request, new: NewKey) -> dict[str, Any]:
+        """Make a key. The answer is the only place its secret (`key`) is ever shown."""
+        who = visitor(request)
+        said = given(new)
+        if who.team_id is not None:
+            said.setdefault("team_id", who.team_id)
+        key, secret = keys.create(new.name, **key_terms(_allowed(said, who), tenants))
+        return {**described.key(key), "key": secret}
+
+    @api.patch("/admin/keys/{key_id}")
+    def change(request: Request, key_id: _KeyId, changed: ChangedKey) -> dict[str, Any]:
         """Change a key: what is left out stays as it is. Every process obeys within a second."""
-        said = given(changed)
+        who = visitor(request)
+        _theirs(keys, key_id, who)
+        said = _allowed(given(changed), who)
         return {**described.key(keys.change(key_id, lambda key: key_terms(said, tenants, key.limits)))}
 
-    @api.post("/{key_id}/rotate")
-    def rotate(key_id: _KeyId, rotation: Rotation) -> dict[str, Any]:
+    @api.post("/admin/keys/{key_id}/rotate")
+    def rotate(request: Request, key_id: _KeyId, rotation: Rotation) -> dict[str, Any]:
         """Give a key another secret (`key`), shown this once. Its limits and what it spent stay."""
+        _theirs(keys, key_id, visitor(request))
         key, secret = keys.rotate(key_id, rotation.grace)
         return {**described.key(key), "key": secret}
 
-    @api.delete("/{key_id}")
-    def revoke(key_id: _KeyId) -> dict[str, Any]:
+    @api.delete("/admin/keys/{key_id}")
+    def revoke(request: Request, key_id: _KeyId) -> dict[str, Any]:
         """Revoke a key. It is refused everywhere within a second."""
+        _theirs(keys, key_id, visitor(request))
         keys.revoke(key_id)
         return {"id": key_id, "revoked": True}
 
-    everyone.include_router(api)
-    return everyone
+
+def _theirs(keys: Keys, key_id: str, who: Visitor) -> Key:
+    """The key of that id. Raises `NotFound`, also where it is another team's."""
+    key = keys.get(key_id)
+    if not who.sees_key(key.id, key.team_id):
+        raise no_such(key_id)
+    return key
+
+
+def _allowed(said: dict[str, Any], who: Visitor) -> dict[str, Any]:
+    """`said`, where `who` may say so of a key: a team's admin has to do with keys of that team."""
+    if who.team_id is not None and said.get("team_id", who.team_id) != who.team_id:
+        raise Forbidden("A team's admin has to do with keys of that team alone.", param="team_id")
+    return said

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from gateway import changes
 from gateway.api.access import Access
+from gateway.api.roles import guard
 from gateway.errors import ConfigError
 from gateway.explain import Explainer, Question
-from gateway.owners import Key, Scope
 from gateway.plane import Plane
 from gateway.reload import Reloader
 
@@ -20,10 +20,7 @@ from gateway.reload import Reloader
 def router(access: Access, reloader: Reloader, explainer: Explainer) -> APIRouter:
     """The admin API of the configuration. The handlers are coroutines: the plane belongs to the event loop."""
 
-    def admin(request: Request) -> Key:
-        return access.allow(dict(request.scope["headers"]), Scope.ADMIN)
-
-    api = APIRouter(tags=["configuration"], dependencies=[Depends(admin)])
+    api = APIRouter(tags=["configuration"], dependencies=[Depends(guard(access))])
 
     @api.get("/admin/config")
     async def config() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/admin/teams` and `/admin/organisations`: what keys share. Needs scope `admin`."""
+"""`/admin/teams` and `/admin/organisations`: what keys share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pydantic import Field
 from gateway.api import described
 from gateway.api.access import Access
 from gateway.api.allowed import Allowed, Name, given
+from gateway.api.roles import Visitor, guard, visitor
 from gateway.api.said import tenant_terms
-from gateway.owners import Key, Scope, TenantKind
-from gateway.tenants import Tenants
+from gateway.owners import TenantKind
+from gateway.tenants import Tenants, no_such
 
 _Id = Annotated[str, Field(max_length=64)]
 _Organisation = Annotated[str | None, Field(max_length=64, description="The organisation it is in")]
@@ -46,10 +47,7 @@ class ChangedTeam(ChangedOrganisation):
 def router(access: Access, tenants: Tenants) -> APIRouter:
     """The admin API of teams and organisations. SQL is waited for on the thread pool."""
 
-    def admin(request: Request) -> Key:
-        return access.allow(dict(request.scope["headers"]), Scope.ADMIN)
-
-    api = APIRouter(dependencies=[Depends(admin)])
+    api = APIRouter(dependencies=[Depends(guard(access))])
     _add_teams(api, tenants)
     _add_organisations(api, tenants)
     return api
@@ -62,13 +60,18 @@ def _add_teams(api: APIRouter, tenants: Tenants) -> None:
         return _created(tenants, TenantKind.TEAM, new)
 
     @api.get("/admin/teams", tags=["teams"])
-    def list_teams() -> dict[str, Any]:
-        """Every team, oldest first."""
-        return {"data": [described.tenant(one) for one in tenants.list(TenantKind.TEAM)]}
+    def list_teams(request: Request) -> dict[str, Any]:
+        """Every team, oldest first; to a key of a team, its own."""
+        who = visitor(request)
+        found = [one for one in tenants.list(TenantKind.TEAM) if who.team_id in (None, one.id)]
+        return {"data": [described.tenant(one) for one in found]}
 
     @api.get("/admin/teams/{team_id}", tags=["teams"])
-    def show_team(team_id: _Id) -> dict[str, Any]:
+    def show_team(request: Request, team_id: _Id) -> dict[str, Any]:
         """One team."""
+        who = visitor(request)
+        if who.team_id not in (None, team_id):
+            raise no_such(TenantKind.TEAM, team_id)
         return {**described.tenant(tenants.get(TenantKind.TEAM, team_id))}
 
     @api.patch("/admin/teams/{team_id}", tags=["teams"])
@@ -84,19 +87,27 @@ def _add_organisations(api: APIRouter, tenants: Tenants) -> None:
         return _created(tenants, TenantKind.ORGANISATION, new)
 
     @api.get("/admin/organisations", tags=["organisations"])
-    def list_organisations() -> dict[str, Any]:
-        """Every organisation, oldest first."""
-        return {"data": [described.tenant(one) for one in tenants.list(TenantKind.ORGANISATION)]}
+    def list_organisations(request: Request) -> dict[str, Any]:
+        """Every organisation, oldest first; to a key of a team, its own."""
+        who = visitor(request)
+        found = tenants.list(TenantKind.ORGANISATION)
+        return {"data": [described.tenant(one) for one in found if _sees(who, one.id)]}
 
     @api.get("/admin/organisations/{organisation_id}", tags=["organisations"])
-    def show_organisation(organisation_id: _Id) -> dict[str, Any]:
+    def show_organisation(request: Request, organisation_id: _Id) -> dict[str, Any]:
         """One organisation."""
+        if not _sees(visitor(request), organisation_id):
+            raise no_such(TenantKind.ORGANISATION, organisation_id)
         return {**described.tenant(tenants.get(TenantKind.ORGANISATION, organisation_id))}
 
     @api.patch("/admin/organisations/{organisation_id}", tags=["organisations"])
     def change_organisation(organisation_id: _Id, changed: ChangedOrganisation) -> dict[str, Any]:
         """Change an organisation: what is left out stays as it is. Every process obeys within a second."""
         return _changed(tenants, TenantKind.ORGANISATION, organisation_id, changed)
+
+
+def _sees(who: Visitor, organisation_id: str) -> bool:
+    return who.team_id is None or who.key.organisation_id == organisation_id
 
 
 def _created(tenants: Tenants, kind: TenantKind, new: NewOrganisation) -> dict[str, Any]:

@@ -1,26 +1,23 @@
-"""`/admin/usage`: what was called, by whom, and what it cost. A key without scope `admin` sees its own calls."""
+"""`/admin/usage`: what was called, by whom, and what it cost. A caller sees its own, a viewer all or its team's."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from gateway.api import described
 from gateway.api.access import Access
+from gateway.api.roles import Role, guard, visitor
 from gateway.errors import NotFound
 from gateway.ledger import Ledger
-from gateway.owners import Key, Scope
 from gateway.store.usage import GROUPS
 from gateway.types import UsageFilter
 
 
 def router(access: Access, ledger: Ledger) -> APIRouter:
     """The admin API of usage."""
-    api = APIRouter(prefix="/admin/usage", tags=["usage"])
-
-    def caller(request: Request) -> Key:
-        return access.key(dict(request.scope["headers"]))
+    api = APIRouter(prefix="/admin/usage", tags=["usage"], dependencies=[Depends(guard(access))])
 
     @api.get("")
     async def sums(
@@ -30,11 +27,12 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
         until: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), exclusive")] = None,
     ) -> dict[str, Any]:
         """Calls, tokens and USD by group, with the total."""
-        key = caller(request)
+        who = visitor(request)
         only = UsageFilter(
             since=described.moment(since, "since"),
             until=described.moment(until, "until"),
-            key_id=None if Scope.ADMIN in key.scopes else key.id,
+            key_id=who.key.id if who.role is Role.CALLER else None,
+            team_id=None if who.role is Role.CALLER else who.team_id,
         )
         by = described.groups(group_by)
         rows = await ledger.sums(by, only)
@@ -44,10 +42,10 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
     @api.get("/{request_id}")
     async def one(request: Request, request_id: str) -> dict[str, Any]:
         """The usage record of one call, by the `x-request-id` of its answer."""
-        key = caller(request)
+        who = visitor(request)
         # PostgreSQL's text cannot hold what is not printable, and no id of ours does.
         record = await ledger.find(request_id) if request_id.isprintable() else None
-        if record is None or (Scope.ADMIN not in key.scopes and record.key_id != key.id):
+        if record is None or not who.sees_key(record.key_id, record.team_id):
             raise NotFound(f"There is no usage record '{request_id[:80]}'.", param="request_id")
         return described.usage_record(record)
 

@@ -183,10 +183,8 @@ def test_what_cannot_be_is_refused_by_field(admin: httpx.Client, what: str, said
     assert refusal(admin.post(f"/admin/{what}", json={"name": "x", **said}), 400)["param"] == param
 
 
-def test_no_key_of_a_team_rules_over_all(admin: httpx.Client) -> None:
+def test_what_is_not_there_is_said_by_its_id(admin: httpx.Client) -> None:
     team = made(admin, "teams")
-    body = {"name": "x", "team_id": team["id"], "scopes": ["admin"]}
-    assert refusal(admin.post("/admin/keys", json=body), 400)["param"] == "scopes"
     for path in ("teams/team_0", "organisations/org_0", f"organisations/{team['id']}"):
         assert refusal(admin.get(f"/admin/{path}"), 404)["param"] == "id"
         assert refusal(admin.patch(f"/admin/{path}", json={}), 404)["param"] == "id"

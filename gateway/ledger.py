@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,7 +41,9 @@ _DEFAULTS = {field.name: field.default for field in _FIELDS if field.name not in
 class Ledger:
     """Usage records: added one by one, asked for when they are in SQL."""
 
-    def __init__(self, journal: Journal, store: UsageStore) -> None:
+    def __init__(self, journal: Journal, store: UsageStore, heard: Callable[[UsageRecord], None] | None = None) -> None:
+        """`heard` is told of every record that was journalled."""
+        self._heard = heard
         self._journal = journal
         self._store = store
         # What SQL has, as SQL says; None: ask it (at the start, and after any doubt).
@@ -66,6 +68,8 @@ class Ledger:
     def add(self, record: UsageRecord) -> None:
         """Journal one record. Raises `Overloaded` when the disk is full: an unrecorded answer is not given."""
         self._append(orjson.dumps(record))
+        if self._heard is not None:
+            self._heard(record)
         if len(self._untold) < _UNTOLD:
             self._untold.append(record)
         else:

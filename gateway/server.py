@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from gateway import settings as environment
@@ -25,6 +25,7 @@ from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
+from gateway.metrics import Metrics
 from gateway.plane import Plane
 from gateway.providers.make import make
 from gateway.providers.transport import Transport
@@ -38,6 +39,9 @@ from gateway.store.usage import UsageStore
 from gateway.telemetry import Tracer
 from gateway.tenants import Tenants
 from gateway.usage import Meter
+
+if TYPE_CHECKING:
+    from gateway.api.metrics import Gauge
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +64,8 @@ class Application:
         self._keys = Keys(KeyStore(self.database), settings.admin_key)
         self._keys.refresh()
         self._access = Access(self._keys)
-        self._ledger = Ledger(self._journal, UsageStore(self.database))
+        self._metrics = Metrics()
+        self._ledger = Ledger(self._journal, UsageStore(self.database), self._metrics.add)
         self._tracer = self._make_tracer()
         self.faces = self._make_faces()
         self._lab: Any = None
@@ -140,9 +145,20 @@ class Application:
 
             explainer = Explainer(self.plane, self._keys, self._counters)
             owners = control.Owners(self._keys, Tenants(TenantStore(self.database), self._keys.refresh))
-            return control.create(self._version, self._access, owners, self._ledger, self.reloader, explainer)
+            books = control.Books(self._ledger, self._metrics, self._gauges())
+            return control.create(self._version, self._access, owners, books, self.reloader, explainer)
 
         return await asyncio.to_thread(build)
+
+    def _gauges(self) -> list[Gauge]:
+        from gateway.api.metrics import Gauge
+
+        loops = "Whether limits are counted where they should be: 0 while Redis is away and each process counts alone"
+        return [
+            Gauge("promptyard_running_calls", "Calls under way", lambda: self.plane.running),
+            Gauge("promptyard_counters_shared", loops, lambda: "gone" not in self._counters.status()),
+            Gauge("promptyard_ready", "1 once every part is ready", lambda: self._states()["status"] == "ready"),
+        ]
 
     async def _build_tracking(self) -> App:
         def build() -> App:

@@ -37,7 +37,7 @@ FLOORS = {
         ],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["gateway.importers*", "gateway.lanes"],
-        "gateway.telemetry",
+        *["gateway.telemetry", "gateway.metrics"],
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
     ],
     "policy": [
@@ -81,6 +81,7 @@ DOORS = {
     "uvloop": ["gateway.bench*"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
+    "prometheus_client": ["gateway.api.metrics"],
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],

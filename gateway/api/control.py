@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import http, keys, openapi, plane, tenants, usage
+from gateway.api import http, keys, metrics, openapi, plane, tenants, usage
 from gateway.api.access import Access
+from gateway.api.metrics import Gauge
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
 from gateway.explain import Explainer
 from gateway.keys import Keys
 from gateway.ledger import Ledger
+from gateway.metrics import Metrics
 from gateway.reload import Reloader
 from gateway.tenants import Tenants
 
@@ -32,14 +35,15 @@ _FAULT = "Something went wrong inside the gateway. Its log says more."
 
 
 def create(
-    version: str, access: Access, owners: Owners, ledger: Ledger, reloader: Reloader, explainer: Explainer
+    version: str, access: Access, owners: Owners, books: Books, reloader: Reloader, explainer: Explainer
 ) -> FastAPI:
-    """The application for `/admin/**`, `/docs` and `/openapi.json`."""
+    """The application for `/admin/**`, `/metrics`, `/docs` and `/openapi.json`."""
     app = _Described(title="Promptyard", version=version, docs_url=None, redoc_url=None)
     app.openapi_version = "3.0.3"  # the newest that the bundled Swagger renders
     app.include_router(keys.router(access, owners.keys, owners.tenants))
     app.include_router(tenants.router(access, owners.tenants))
-    app.include_router(usage.router(access, ledger))
+    app.include_router(usage.router(access, books.ledger))
+    app.include_router(metrics.router(access, books.metrics, books.gauges, version))
     app.include_router(plane.router(access, reloader, explainer))
     _add_docs(app)
     app.add_exception_handler(GatewayError, _gateway_error)
@@ -56,6 +60,14 @@ class Owners(NamedTuple):
 
     keys: Keys
     tenants: Tenants
+
+
+class Books(NamedTuple):
+    """What was used, of whom and in all, and how the parts are."""
+
+    ledger: Ledger
+    metrics: Metrics
+    gauges: Sequence[Gauge]
 
 
 class _Described(FastAPI):

@@ -21,7 +21,7 @@ App = Callable[[http.Scope, http.Receive, http.Send], Awaitable[None]]
 States = Callable[[], dict[str, Any]]
 #: Paths of MLflow's protocol, `/v1/traces` among them.
 _TRACKING = ("/api/", "/ajax-api/", "/v1/traces", "/version", "/get-artifact", "/model-versions/get-artifact")
-_CONTROL = ("/admin/", "/docs", "/openapi.json")
+_CONTROL = ("/admin/", "/metrics", "/docs", "/openapi.json")
 #: How long a request waits for a face that is still loading, in seconds.
 _PATIENCE = 60.0
 
@@ -159,7 +159,7 @@ class Faces:
     async def _refuse(self, scope: http.Scope, send: http.Send, name: str, error: GatewayError) -> None:
         status, headers, body = self._behind[name].refusal(error)
         challenge = {"www-authenticate": 'Basic realm="Promptyard: the password is a key"'}
-        browser = name == "control" and not scope["path"].startswith("/admin/")
+        browser = name == "control" and not scope["path"].startswith(("/admin/", "/metrics"))
         await http.answer(send, status, {**headers, **(challenge if status == 401 and browser else {})}, body)
 
     def _allow_tracking(self, scope: http.Scope, headers: Mapping[bytes, bytes]) -> None:

@@ -19,12 +19,14 @@ class Role(StrEnum):
     ADMIN = "admin"
     TEAM_ADMIN = "team admin"
     VIEWER = "viewer"
+    TEAM_VIEWER = "viewer of a team"
     CALLER = "caller"
 
 
 _ADMIN = frozenset({Role.ADMIN})
 _MANAGES_KEYS = frozenset({Role.ADMIN, Role.TEAM_ADMIN})
-_SEES = frozenset({Role.ADMIN, Role.TEAM_ADMIN, Role.VIEWER})
+_SEES = frozenset({Role.ADMIN, Role.TEAM_ADMIN, Role.VIEWER, Role.TEAM_VIEWER})
+_SEES_ALL = frozenset({Role.ADMIN, Role.VIEWER})
 _ANYBODY = frozenset(Role)
 #: Who may ask what. A team admin, and a viewer of a team, have to do with that team alone; a caller with itself.
 TABLE: Mapping[tuple[str, str], frozenset[Role]] = {
@@ -45,6 +47,7 @@ TABLE: Mapping[tuple[str, str], frozenset[Role]] = {
     ("PATCH", "/admin/organisations/{organisation_id}"): _ADMIN,
     ("GET", "/admin/usage"): _ANYBODY,
     ("GET", "/admin/usage/{request_id}"): _ANYBODY,
+    ("GET", "/metrics"): _SEES_ALL,
     ("GET", "/admin/config"): _ADMIN,
     ("POST", "/admin/reload"): _ADMIN,
     ("GET", "/admin/explain"): _ADMIN,
@@ -73,7 +76,9 @@ def role_of(key: Key) -> Role:
     """What `key` is in the admin API: its scopes say, and whether it belongs to a team."""
     if Scope.ADMIN in key.scopes:
         return Role.TEAM_ADMIN if key.team else Role.ADMIN
-    return Role.VIEWER if Scope.VIEWER in key.scopes else Role.CALLER
+    if Scope.VIEWER in key.scopes:
+        return Role.TEAM_VIEWER if key.team else Role.VIEWER
+    return Role.CALLER
 
 
 def guard(access: Access) -> Callable[[Request], None]:
@@ -84,11 +89,11 @@ def guard(access: Access) -> Callable[[Request], None]:
         role = role_of(key)
         may = TABLE[request.method, request.scope["route"].path]
         if role not in may:
-            if role is Role.TEAM_ADMIN:
-                raise Forbidden("This needs a key with the scope 'admin' that belongs to no team.")
-            scopes = ", ".join(sorted(key.scopes)) or "none"
-            or_viewer = " or 'viewer'" if Role.VIEWER in may else ""
-            raise Forbidden(f"This key has no scope 'admin'{or_viewer}; it has: {scopes}.")
+            scopes = "'admin' or 'viewer'" if Role.VIEWER in may else "'admin'"
+            if role is Role.TEAM_ADMIN or (role is Role.TEAM_VIEWER and Role.VIEWER in may):
+                raise Forbidden(f"This needs a key with the scope {scopes} that belongs to no team.")
+            held = ", ".join(sorted(key.scopes)) or "none"
+            raise Forbidden(f"This key has no scope {scopes}; it has: {held}.")
         request.state.visitor = Visitor(key, role)
 
     return check

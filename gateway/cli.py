@@ -15,6 +15,7 @@ import click
 
 from gateway import config as configuration
 from gateway import settings as environment
+from gateway.cli_audit import audit_command
 from gateway.cli_bench import bench_command
 from gateway.cli_data import cell, data_option, json_option, make_folder, opened, table
 from gateway.cli_import import import_command
@@ -109,7 +110,7 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
     return settings, understood
 
 
-_PARTS = (bench_command, import_command, plan_command, explain_command, ledger_command)
+_PARTS = (audit_command, bench_command, import_command, plan_command, explain_command, ledger_command)
 for command in (*_PARTS, keys_command, teams_command, organisations_command):
     main.add_command(command)
 

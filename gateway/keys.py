@@ -25,6 +25,8 @@ from gateway.windows import is_duration
 log = logging.getLogger(__name__)
 
 PREFIX = "sk-py-"
+#: Who does what is not done with a key.
+HERE = "command line"
 #: How often a process looks whether another changed a key, in seconds.
 WATCH = 0.25
 
@@ -154,32 +156,35 @@ class Keys:
             raise no_such(key_id)
         return found
 
-    def create(self, name: str, /, **terms: Unpack[Terms]) -> tuple[Key, str]:
-        """A new key and its secret, which is nowhere else. Raises `BadRequest` naming the field."""
+    def create(self, name: str, /, *, by: str = HERE, **terms: Unpack[Terms]) -> tuple[Key, str]:
+        """A new key and its secret, which is nowhere else. `by` is who makes it, for the audit, here and below.
+
+        Raises `BadRequest` naming the field.
+        """
         key = _with(_new(name), terms)
         secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
-        self._store.add(key, hashed(secret))
+        self._store.add(key, hashed(secret), by)
         self.refresh()
         return key, secret
 
-    def change(self, key_id: str, terms: Callable[[Key], Terms]) -> Key:
+    def change(self, key_id: str, terms: Callable[[Key], Terms], by: str = HERE) -> Key:
         """A key under the terms that are found for it as it is, in one step. Every process knows within a second.
 
         Raises `NotFound`, or `BadRequest` naming the field.
         """
-        changed = self._store.change(key_id, lambda key: _with(key, terms(key)))
+        changed = self._store.change(key_id, lambda key: _with(key, terms(key)), by)
         if changed is None:
             raise no_such(key_id)
         self.refresh()
         return changed
 
-    def rotate(self, key_id: str, grace: float = 0.0) -> tuple[Key, str]:
+    def rotate(self, key_id: str, grace: float = 0.0, by: str = HERE) -> tuple[Key, str]:
         """A key with another secret. The one before goes on for `grace` seconds, and one before that ends now."""
         key = self.get(key_id)
         if key.revoked_at is not None:
             raise BadRequest(f"The key '{key_id}' was revoked: make another one.", param="id")
         secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
-        self._store.rotate(key_id, hashed(secret), time.time() + grace if grace > 0 else None)
+        self._store.rotate(key_id, hashed(secret), time.time() + grace if grace > 0 else None, by)
         self.refresh()
         return key, secret
 
@@ -189,10 +194,10 @@ class Keys:
         self._fixed[hashed(secret)] = Key("lab", "lab", frozenset(Scope))
         return secret
 
-    def revoke(self, key_id: str) -> None:
+    def revoke(self, key_id: str, by: str = HERE) -> None:
         """End a key now; every process knows within a second. Revoking twice is fine."""
         self.get(key_id)
-        self._store.revoke(key_id, time.time())
+        self._store.revoke(key_id, time.time(), by)
         self.refresh()
 
     def refresh(self) -> None:

@@ -33,6 +33,7 @@ from gateway.proxy import Proxy
 from gateway.reload import Reading, Reloader
 from gateway.settings import Settings
 from gateway.store import migrations
+from gateway.store.audit import AuditStore
 from gateway.store.keys import KeyStore
 from gateway.store.tenants import TenantStore
 from gateway.store.usage import UsageStore
@@ -145,7 +146,7 @@ class Application:
 
             explainer = Explainer(self.plane, self._keys, self._counters)
             owners = control.Owners(self._keys, Tenants(TenantStore(self.database), self._keys.refresh))
-            books = control.Books(self._ledger, self._metrics, self._gauges())
+            books = control.Books(self._ledger, AuditStore(self.database), self._metrics, self._gauges())
             return control.create(self._version, self._access, owners, books, self.reloader, explainer)
 
         return await asyncio.to_thread(build)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TypedDict, Unpack
 
 from gateway.errors import BadRequest, NotFound
-from gateway.keys import check_names, name_of
+from gateway.keys import HERE, check_names, name_of
 from gateway.owners import Tenant, TenantKind
 from gateway.routes import Limits
 from gateway.store.tenants import TenantStore
@@ -53,21 +53,23 @@ class Tenants:
         except NotFound as error:
             raise BadRequest(error.message, param=f"{kind}_id") from None
 
-    def create(self, kind: TenantKind, name: str, /, **terms: Unpack[TenantTerms]) -> Tenant:
-        """A new team or organisation. Raises `BadRequest` naming the field."""
+    def create(self, kind: TenantKind, name: str, /, *, by: str = HERE, **terms: Unpack[TenantTerms]) -> Tenant:
+        """A new team or organisation. `by` is who makes it, for the audit. Raises `BadRequest` naming the field."""
         plain = Tenant(f"{_IDS[kind]}_{secrets.token_hex(8)}", name, kind, created_at=time.time())
         tenant = _with(plain, {**terms, "name": name})
-        self._store.add(tenant)
+        self._store.add(tenant, by)
         self._changed()
         return tenant
 
-    def change(self, kind: TenantKind, tenant_id: str, terms: Callable[[Tenant], TenantTerms]) -> Tenant:
+    def change(
+        self, kind: TenantKind, tenant_id: str, terms: Callable[[Tenant], TenantTerms], by: str = HERE
+    ) -> Tenant:
         """One under the terms that are found for it as it is, in one step. Every process knows within a second.
 
         Raises `NotFound`, or `BadRequest` naming the field.
         """
         self.get(kind, tenant_id)
-        changed = self._store.change(tenant_id, lambda tenant: _with(tenant, terms(tenant)))
+        changed = self._store.change(tenant_id, lambda tenant: _with(tenant, terms(tenant)), by)
         if changed is None:
             raise no_such(kind, tenant_id)
         self._changed()

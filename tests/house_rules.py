@@ -44,7 +44,7 @@ FLOORS = {
         *[
             "gateway.proxy",
             "gateway.keys",
-            "gateway.tenants",
+            *["gateway.tenants", "gateway.audit"],
             "gateway.limits",
             "gateway.budgets",
             "gateway.routing",

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import http, keys, metrics, openapi, plane, tenants, usage
+from gateway.api import audit, http, keys, metrics, openapi, plane, tenants, usage
 from gateway.api.access import Access
 from gateway.api.metrics import Gauge
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
@@ -24,6 +24,7 @@ from gateway.keys import Keys
 from gateway.ledger import Ledger
 from gateway.metrics import Metrics
 from gateway.reload import Reloader
+from gateway.store.audit import AuditStore
 from gateway.tenants import Tenants
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def create(
     app.include_router(tenants.router(access, owners.tenants))
     app.include_router(usage.router(access, books.ledger))
     app.include_router(metrics.router(access, books.metrics, books.gauges, version))
-    app.include_router(plane.router(access, reloader, explainer))
+    app.include_router(audit.router(access, books.audit))
+    app.include_router(plane.router(access, reloader, explainer, books.audit))
     _add_docs(app)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -63,9 +65,10 @@ class Owners(NamedTuple):
 
 
 class Books(NamedTuple):
-    """What was used, of whom and in all, and how the parts are."""
+    """What was used and done, of whom and in all, and how the parts are."""
 
     ledger: Ledger
+    audit: AuditStore
     metrics: Metrics
     gauges: Sequence[Gauge]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.owners import Key, Tenant, TenantKind
+from gateway.store.audit import AuditLine
 from gateway.store.usage import GROUPS
 from gateway.types import UsageRecord, UsageSum
 
@@ -72,6 +74,11 @@ def state(key: Key) -> str:
     if key.blocked_at is not None:
         return "blocked"
     return "expired" if key.expires_at is not None and key.expires_at <= time.time() else "active"
+
+
+def audit_line(line: AuditLine) -> dict[str, Any]:
+    """A line of the audit as JSON shows it: times in UTC epoch seconds, what was done as JSON."""
+    return {**line._asdict(), "time": line.time / 1e6, "detail": json.loads(line.detail)}
 
 
 def groups(text: str) -> list[str]:

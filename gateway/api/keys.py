@@ -92,7 +92,7 @@ def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
         said = given(new)
         if who.team_id is not None:
             said.setdefault("team_id", who.team_id)
-        key, secret = keys.create(new.name, **key_terms(_allowed(said, who), tenants))
+        key, secret = keys.create(new.name, by=who.key.id, **key_terms(_allowed(said, who), tenants))
         return {**described.key(key), "key": secret}
 
     @api.patch("/admin/keys/{key_id}")
@@ -101,20 +101,23 @@ def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
         who = visitor(request)
         _theirs(keys, key_id, who)
         said = _allowed(given(changed), who)
-        return {**described.key(keys.change(key_id, lambda key: key_terms(said, tenants, key.limits)))}
+        changed_key = keys.change(key_id, lambda key: key_terms(said, tenants, key.limits), who.key.id)
+        return {**described.key(changed_key)}
 
     @api.post("/admin/keys/{key_id}/rotate")
     def rotate(request: Request, key_id: _KeyId, rotation: Rotation) -> dict[str, Any]:
         """Give a key another secret (`key`), shown this once. Its limits and what it spent stay."""
-        _theirs(keys, key_id, visitor(request))
-        key, secret = keys.rotate(key_id, rotation.grace)
+        who = visitor(request)
+        _theirs(keys, key_id, who)
+        key, secret = keys.rotate(key_id, rotation.grace, who.key.id)
         return {**described.key(key), "key": secret}
 
     @api.delete("/admin/keys/{key_id}")
     def revoke(request: Request, key_id: _KeyId) -> dict[str, Any]:
         """Revoke a key. It is refused everywhere within a second."""
-        _theirs(keys, key_id, visitor(request))
-        keys.revoke(key_id)
+        who = visitor(request)
+        _theirs(keys, key_id, who)
+        keys.revoke(key_id, who.key.id)
         return {"id": key_id, "revoked": True}
 
 

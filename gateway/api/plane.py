@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway import changes
 from gateway.api.access import Access
-from gateway.api.roles import guard
+from gateway.api.roles import guard, visitor
 from gateway.errors import ConfigError
 from gateway.explain import Explainer, Question
 from gateway.plane import Plane
 from gateway.reload import Reloader
+from gateway.store.audit import AuditStore, Deed
 
 
-def router(access: Access, reloader: Reloader, explainer: Explainer) -> APIRouter:
+def router(access: Access, reloader: Reloader, explainer: Explainer, audit: AuditStore) -> APIRouter:
     """The admin API of the configuration. The handlers are coroutines: the plane belongs to the event loop."""
 
     api = APIRouter(tags=["configuration"], dependencies=[Depends(guard(access))])
@@ -30,7 +32,7 @@ def router(access: Access, reloader: Reloader, explainer: Explainer) -> APIRoute
         return {**_served(reloader), "refused": refused, **served}
 
     @api.post("/admin/reload", responses={400: {"description": "Every problem; what was served stays"}})
-    async def reload() -> Response:
+    async def reload(request: Request) -> Response:
         """Read `routes.yaml`, its secrets and prices anew, and serve what they say. Calls under way end as they began.
 
         Where the files cannot be understood whole, nothing changes and every problem is told.
@@ -40,7 +42,10 @@ def router(access: Access, reloader: Reloader, explainer: Explainer) -> APIRoute
         except ConfigError as error:
             told = {"message": error.message, "type": error.type, "param": None, "code": error.code}
             return JSONResponse({"error": {**told, "problems": _problems(error)}}, error.status)
-        return JSONResponse({**_served(reloader), "changes": changes.document(changed)})
+        served, details = _served(reloader), changes.document(changed)
+        deed = Deed(visitor(request).key.id, "config.reload", str(served["version"])[:64], details)
+        await asyncio.to_thread(audit.add, deed)
+        return JSONResponse({**served, "changes": details})
 
     @api.get("/admin/explain")
     async def explain(

@@ -48,6 +48,7 @@ TABLE: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/admin/usage"): _ANYBODY,
     ("GET", "/admin/usage/{request_id}"): _ANYBODY,
     ("GET", "/metrics"): _SEES_ALL,
+    ("GET", "/admin/audit"): _ADMIN,
     ("GET", "/admin/config"): _ADMIN,
     ("POST", "/admin/reload"): _ADMIN,
     ("GET", "/admin/explain"): _ADMIN,

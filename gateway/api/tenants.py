@@ -12,8 +12,8 @@ from gateway.api.access import Access
 from gateway.api.allowed import Allowed, Name, given
 from gateway.api.roles import Visitor, guard, visitor
 from gateway.api.said import tenant_terms
-from gateway.owners import TenantKind
-from gateway.tenants import Tenants, no_such
+from gateway.owners import Tenant, TenantKind
+from gateway.tenants import Tenants, TenantTerms, no_such
 
 _Id = Annotated[str, Field(max_length=64)]
 _Organisation = Annotated[str | None, Field(max_length=64, description="The organisation it is in")]
@@ -55,9 +55,9 @@ def router(access: Access, tenants: Tenants) -> APIRouter:
 
 def _add_teams(api: APIRouter, tenants: Tenants) -> None:
     @api.post("/admin/teams", status_code=201, tags=["teams"])
-    def create_team(new: NewTeam) -> dict[str, Any]:
+    def create_team(request: Request, new: NewTeam) -> dict[str, Any]:
         """Make a team. Keys are put into it by their `team_id`."""
-        return _created(tenants, TenantKind.TEAM, new)
+        return _created(request, tenants, TenantKind.TEAM, new)
 
     @api.get("/admin/teams", tags=["teams"])
     def list_teams(request: Request) -> dict[str, Any]:
@@ -75,16 +75,16 @@ def _add_teams(api: APIRouter, tenants: Tenants) -> None:
         return {**described.tenant(tenants.get(TenantKind.TEAM, team_id))}
 
     @api.patch("/admin/teams/{team_id}", tags=["teams"])
-    def change_team(team_id: _Id, changed: ChangedTeam) -> dict[str, Any]:
+    def change_team(request: Request, team_id: _Id, changed: ChangedTeam) -> dict[str, Any]:
         """Change a team: what is left out stays as it is. Every process obeys within a second."""
-        return _changed(tenants, TenantKind.TEAM, team_id, changed)
+        return _changed(request, tenants, TenantKind.TEAM, team_id, changed)
 
 
 def _add_organisations(api: APIRouter, tenants: Tenants) -> None:
     @api.post("/admin/organisations", status_code=201, tags=["organisations"])
-    def create_organisation(new: NewOrganisation) -> dict[str, Any]:
+    def create_organisation(request: Request, new: NewOrganisation) -> dict[str, Any]:
         """Make an organisation. Teams are put into it by their `organisation_id`."""
-        return _created(tenants, TenantKind.ORGANISATION, new)
+        return _created(request, tenants, TenantKind.ORGANISATION, new)
 
     @api.get("/admin/organisations", tags=["organisations"])
     def list_organisations(request: Request) -> dict[str, Any]:
@@ -101,21 +101,27 @@ def _add_organisations(api: APIRouter, tenants: Tenants) -> None:
         return {**described.tenant(tenants.get(TenantKind.ORGANISATION, organisation_id))}
 
     @api.patch("/admin/organisations/{organisation_id}", tags=["organisations"])
-    def change_organisation(organisation_id: _Id, changed: ChangedOrganisation) -> dict[str, Any]:
+    def change_organisation(request: Request, organisation_id: _Id, changed: ChangedOrganisation) -> dict[str, Any]:
         """Change an organisation: what is left out stays as it is. Every process obeys within a second."""
-        return _changed(tenants, TenantKind.ORGANISATION, organisation_id, changed)
+        return _changed(request, tenants, TenantKind.ORGANISATION, organisation_id, changed)
 
 
 def _sees(who: Visitor, organisation_id: str) -> bool:
     return who.team_id is None or who.key.organisation_id == organisation_id
 
 
-def _created(tenants: Tenants, kind: TenantKind, new: NewOrganisation) -> dict[str, Any]:
+def _created(request: Request, tenants: Tenants, kind: TenantKind, new: NewOrganisation) -> dict[str, Any]:
     terms = tenant_terms(given(new), tenants)
     terms.pop("name", None)
-    return {**described.tenant(tenants.create(kind, new.name, **terms))}
+    return {**described.tenant(tenants.create(kind, new.name, by=visitor(request).key.id, **terms))}
 
 
-def _changed(tenants: Tenants, kind: TenantKind, tenant_id: str, changed: ChangedOrganisation) -> dict[str, Any]:
+def _changed(
+    request: Request, tenants: Tenants, kind: TenantKind, tenant_id: str, changed: ChangedOrganisation
+) -> dict[str, Any]:
     said = given(changed)
-    return {**described.tenant(tenants.change(kind, tenant_id, lambda one: tenant_terms(said, tenants, one.limits)))}
+
+    def terms(tenant: Tenant) -> TenantTerms:
+        return tenant_terms(said, tenants, tenant.limits)
+
+    return {**described.tenant(tenants.change(kind, tenant_id, terms, visitor(request).key.id))}

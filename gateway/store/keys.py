@@ -11,6 +11,7 @@ from sqlalchemy import insert, select, update
 
 from gateway.owners import Key, Scope, Tenant, TenantKind
 from gateway.store import terms
+from gateway.store.audit import Deed
 from gateway.store.tables import key_changes, keys
 from gateway.store.tenants import gone, tenants_of
 
@@ -49,36 +50,44 @@ class KeyStore:
         }
         return {row["hash"]: key for row, key in found} | before
 
-    def add(self, key: Key, hashed: str) -> None:
-        """Store `key` under the hash of its secret."""
-        self._database.write(
-            lambda connection: terms.changing(connection, insert(keys).values(hash=hashed, **_row(key)))
-        )
+    def add(self, key: Key, hashed: str, by: str) -> None:
+        """Store `key` under the hash of its secret. `by` is who does it, here and below (`Deed`)."""
+        statement, deed = insert(keys).values(hash=hashed, **_row(key)), Deed(by, "key.create", key.id, _set(_row(key)))
+        self._database.write(lambda connection: terms.changing(connection, statement, deed))
 
-    def change(self, key_id: str, change: Callable[[Key], Key]) -> Key | None:
+    def change(self, key_id: str, change: Callable[[Key], Key], by: str) -> Key | None:
         """Put what `change` makes of a key in its place, whatever others change at the same time; None: no such key."""
 
         def work(connection: Connection) -> Key | None:
             row = connection.execute(select(keys).where(keys.c.id == key_id).with_for_update()).mappings().first()
             if row is None:
                 return None
-            changed = change(_key(row, tenants_of(connection)))
-            terms.changing(connection, update(keys).where(keys.c.id == key_id).values(_row(changed)))
+            before = _key(row, tenants_of(connection))
+            changed = change(before)
+            deed = Deed(by, "key.update", key_id, terms.difference(_row(before), _row(changed)))
+            terms.changing(connection, update(keys).where(keys.c.id == key_id).values(_row(changed)), deed)
             return changed
 
         return self._database.write(work)
 
-    def rotate(self, key_id: str, hashed: str, until: float | None) -> None:
+    def rotate(self, key_id: str, hashed: str, until: float | None, by: str) -> None:
         """Another secret in place of a key's, which goes on until then (None: ends). The one before it ends."""
         statement = update(keys).where(keys.c.id == key_id)
         before = None if until is None else keys.c.hash
         statement = statement.values(hash=hashed, hash_before=before, hash_before_until=until)
-        self._database.write(lambda connection: terms.changing(connection, statement))
+        deed = Deed(by, "key.rotate", key_id, {"before_until": until})
+        self._database.write(lambda connection: terms.changing(connection, statement, deed))
 
-    def revoke(self, key_id: str, at: float) -> None:
+    def revoke(self, key_id: str, at: float, by: str) -> None:
         """Mark a key as revoked; one that was revoked before stays revoked since then."""
         statement = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=at)
-        self._database.write(lambda connection: terms.changing(connection, statement))
+        deed = Deed(by, "key.revoke", key_id)
+        self._database.write(lambda connection: terms.changing(connection, statement, deed))
+
+
+def _set(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row is said."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _row(key: Key) -> dict[str, Any]:

@@ -82,6 +82,11 @@ def _daily(operations: Operations) -> None:
     usage_days.rebuild(connection)
 
 
+def _audit(operations: Operations) -> None:
+    """Who did what."""
+    tables.audit.create(operations.get_bind())
+
+
 STEPS: Sequence[_Step] = (
     _Step(2, _attempts),
     _Step(3, _budgets),
@@ -89,6 +94,7 @@ STEPS: Sequence[_Step] = (
     _Step(5, _rotation),
     _Step(6, _tenancy),
     _Step(7, _daily),
+    _Step(8, _audit),
 )
 
 

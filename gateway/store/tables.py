@@ -79,6 +79,19 @@ key_changes = Table(
     Column("version", BigInteger, nullable=False),
 )
 
+# What was done by whom, each line sealed with the one before. Times are UTC epoch microseconds.
+audit = Table(
+    "gateway_audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("by", String(64), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("target", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("seal", String(64), nullable=False),
+)
+
 # How far each process's journal has been copied into `usage`, advanced in the same transaction.
 journals = Table(
     "gateway_journals",

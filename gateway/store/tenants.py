@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 
 from gateway.owners import Tenant, TenantKind
 from gateway.store import terms
+from gateway.store.audit import Deed
 from gateway.store.tables import tenants
 
 if TYPE_CHECKING:
@@ -44,19 +45,23 @@ class TenantStore:
         with self._database.read() as connection:
             return tenants_of(connection)
 
-    def add(self, tenant: Tenant) -> None:
-        """Store a new one. Its organisation must be there."""
-        self._database.write(lambda connection: terms.changing(connection, insert(tenants).values(_row(tenant))))
+    def add(self, tenant: Tenant, by: str) -> None:
+        """Store a new one. `by` is who does it, here and below (`Deed`)."""
+        said = {name: value for name, value in _row(tenant).items() if value is not None}
+        statement, deed = insert(tenants).values(_row(tenant)), Deed(by, f"{tenant.kind}.create", tenant.id, said)
+        self._database.write(lambda connection: terms.changing(connection, statement, deed))
 
-    def change(self, tenant_id: str, change: Callable[[Tenant], Tenant]) -> Tenant | None:
+    def change(self, tenant_id: str, change: Callable[[Tenant], Tenant], by: str) -> Tenant | None:
         """Put what `change` makes of one in its place, whatever others change at the same time; None: no such."""
 
         def work(connection: Connection) -> Tenant | None:
             theirs = tenants.c.id == tenant_id
             if connection.execute(select(tenants.c.id).where(theirs).with_for_update()).first() is None:
                 return None
-            changed = change(tenants_of(connection)[tenant_id])
-            terms.changing(connection, update(tenants).where(theirs).values(_row(changed)))
+            before = tenants_of(connection)[tenant_id]
+            changed = change(before)
+            deed = Deed(by, f"{changed.kind}.update", tenant_id, terms.difference(_row(before), _row(changed)))
+            terms.changing(connection, update(tenants).where(theirs).values(_row(changed)), deed)
             return changed
 
         return self._database.write(work)

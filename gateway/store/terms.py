@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, update
-from sqlalchemy.exc import IntegrityError
-
 from gateway.routes import Budget, Limits
-from gateway.store.tables import key_changes
+from gateway.store.audit import Deed, append, one_at_a_time
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
@@ -17,17 +15,16 @@ if TYPE_CHECKING:
     from gateway.owners import Key, Tenant
 
 
-def changing(connection: Connection, statement: Any) -> None:
-    """Run `statement`, and have every process look at the keys again."""
+def changing(connection: Connection, statement: Any, deed: Deed) -> None:
+    """Run `statement`, note whose `deed` that was, and have every process look at the keys again."""
     connection.execute(statement)
-    raising = update(key_changes).values(version=key_changes.c.version + 1)
-    if connection.execute(raising).rowcount:
-        return
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(key_changes).values(id=1, version=1))
-    except IntegrityError:  # another process made the row at the same moment
-        connection.execute(raising)
+    one_at_a_time(connection)
+    append(connection, deed)
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row has become another, as it is now."""
+    return {name: value for name, value in after.items() if before.get(name) != value}
 
 
 def row(of: Key | Tenant) -> dict[str, Any]:

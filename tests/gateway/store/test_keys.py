@@ -15,6 +15,7 @@ from gateway.routes import Limits
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
 
+BY = "key_0"
 PLAIN = Key("key_1", "plain", frozenset({Scope.INFERENCE}), created_at=1.5)
 FULL = Key(
     "key_2",
@@ -43,7 +44,7 @@ def store(database_url: str) -> Iterator[KeyStore]:
 
 def test_what_went_in_comes_out_oldest_first(store: KeyStore) -> None:
     for key in (FULL, PLAIN, NOTHING):
-        store.add(key, f"hash of {key.id}")
+        store.add(key, f"hash of {key.id}", BY)
     assert list(store.all().items()) == [
         ("hash of key_3", NOTHING),
         ("hash of key_1", PLAIN),
@@ -53,50 +54,50 @@ def test_what_went_in_comes_out_oldest_first(store: KeyStore) -> None:
 
 def test_every_change_raises_the_number(store: KeyStore) -> None:
     seen = [store.version()]
-    store.add(PLAIN, "1")
+    store.add(PLAIN, "1", BY)
     seen.append(store.version())
-    store.add(NOTHING, "2")
+    store.add(NOTHING, "2", BY)
     seen.append(store.version())
-    store.revoke(PLAIN.id, 2.0)
+    store.revoke(PLAIN.id, 2.0, BY)
     seen.append(store.version())
     assert seen == [0, 1, 2, 3]
 
 
 def test_revoked_once_and_alone(store: KeyStore) -> None:
-    store.add(PLAIN, "1")
-    store.add(NOTHING, "2")
-    store.revoke(PLAIN.id, 2.0)
-    store.revoke(PLAIN.id, 3.0)
-    store.revoke("key_unknown", 4.0)
+    store.add(PLAIN, "1", BY)
+    store.add(NOTHING, "2", BY)
+    store.revoke(PLAIN.id, 2.0, BY)
+    store.revoke(PLAIN.id, 3.0, BY)
+    store.revoke("key_unknown", 4.0, BY)
     assert store.all() == {"1": dataclasses.replace(PLAIN, revoked_at=2.0), "2": NOTHING}
 
 
 @pytest.mark.parametrize("again", [PLAIN, dataclasses.replace(PLAIN, id="key_9")], ids=["the id", "the hash"])
 def test_nothing_is_stored_twice(store: KeyStore, again: Key) -> None:
-    store.add(PLAIN, "1")
+    store.add(PLAIN, "1", BY)
     with pytest.raises(IntegrityError):
-        store.add(again, "1" if again.id != PLAIN.id else "2")
+        store.add(again, "1" if again.id != PLAIN.id else "2", BY)
     assert store.all() == {"1": PLAIN}
     assert store.version() == 1
 
 
 def test_a_change_is_made_to_what_is_there(store: KeyStore) -> None:
-    store.add(FULL, "1")
-    store.add(PLAIN, "2")
-    changed = store.change(FULL.id, lambda key: dataclasses.replace(key, name=key.name + "!"))
+    store.add(FULL, "1", BY)
+    store.add(PLAIN, "2", BY)
+    changed = store.change(FULL.id, lambda key: dataclasses.replace(key, name=key.name + "!"), BY)
     assert changed == dataclasses.replace(FULL, name=FULL.name + "!")
     assert store.all() == {"1": changed, "2": PLAIN}
-    assert store.change("key_0", lambda key: key) is None
+    assert store.change("key_0", lambda key: key, BY) is None
 
 
 def test_two_changes_at_once_are_both_made(store: KeyStore, database_url: str) -> None:
-    store.add(PLAIN, "1")
+    store.add(PLAIN, "1", BY)
     database = open_database(database_url)
     stores = [store, KeyStore(database)]
 
     def more(which: int) -> None:
         for _ in range(20):
-            stores[which].change(PLAIN.id, lambda key: dataclasses.replace(key, name=key.name + "!"))
+            stores[which].change(PLAIN.id, lambda key: dataclasses.replace(key, name=key.name + "!"), BY)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(more, range(2)))
@@ -105,10 +106,10 @@ def test_two_changes_at_once_are_both_made(store: KeyStore, database_url: str) -
 
 
 def test_the_secret_before_goes_on_for_its_time(store: KeyStore) -> None:
-    store.add(dataclasses.replace(PLAIN, expires_at=500.0), "1")
-    store.rotate(PLAIN.id, "2", 100.0)
+    store.add(dataclasses.replace(PLAIN, expires_at=500.0), "1", BY)
+    store.rotate(PLAIN.id, "2", 100.0, BY)
     assert {one: key.expires_at for one, key in store.all().items()} == {"2": 500.0, "1": 100.0}
-    store.rotate(PLAIN.id, "3", 900.0)
+    store.rotate(PLAIN.id, "3", 900.0, BY)
     assert {one: key.expires_at for one, key in store.all().items()} == {"3": 500.0, "2": 500.0}
-    store.rotate(PLAIN.id, "4", None)
+    store.rotate(PLAIN.id, "4", None, BY)
     assert list(store.all()) == ["4"]

@@ -76,6 +76,7 @@ ADDED: dict[int, dict[str, list[str]]] = {
         "gateway_tenants": [],
     },
     7: {"gateway_keys": ["rpd", "tpd"]},
+    8: {"gateway_audit": []},
 }
 
 

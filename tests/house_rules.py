@@ -82,6 +82,7 @@ DOORS = {
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
     "prometheus_client": ["gateway.api.metrics"],
+    "pyarrow": ["gateway.cli_ledger"],
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
     from gateway.database import Database
 
-_FIELDS = [field.name for field in dataclasses.fields(UsageRecord)]
+_DECLARED = dataclasses.fields(UsageRecord)
+_FIELDS = [field.name for field in _DECLARED]
 #: What an exported line holds. Costs are nano-dollars.
 COLUMNS = tuple("cost_nano_usd" if name == "cost" else name for name in _FIELDS)
+#: And of which type each is, where it is not missing.
+TYPES = tuple(next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type)) for field in _DECLARED)
 _PAGE = 10_000
 # What a sum can be grouped by: names of columns.
 _GROUPS = {

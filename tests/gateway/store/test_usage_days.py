@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from pyarrow import parquet
 
 from gateway.database import Database, open_database
 from gateway.store import migrations
@@ -139,6 +140,11 @@ def test_the_command_line_checks_and_exports(tmp_path: Path) -> None:
     assert (first["request_id"], first["cost_nano_usd"], second["error"]) == ("req_1", "1000", 'a, "b"\nc')
     run("ledger", "export", "--output", "lines.csv", "--since", "2030-01-01", cwd=tmp_path)
     assert (tmp_path / "lines.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert run("ledger", "export", "--parquet", "--output", "lines.parquet", cwd=tmp_path).returncode == 0
+    lines = parquet.read_table(tmp_path / "lines.parquet").to_pylist()
+    sent = [record(1, attempt=1), record(2, error='a, "b"\nc')]
+    assert lines == [{name: vars(one)[name.removesuffix("_nano_usd")] for name in COLUMNS} for one in sent]
+    assert "name it with --output" in run("ledger", "export", "--parquet", cwd=tmp_path).stderr
     database.write(lambda connection: connection.exec_driver_sql("DELETE FROM gateway_usage_days"))
     database.close()
     done = run("ledger", "check", "--json", cwd=tmp_path)

@@ -11,7 +11,7 @@ import click
 
 from gateway.cli_data import data_option, json_option, opened, table
 
-_COLUMNS = ("id", "time", "by", "action", "target", "detail")
+_COLUMNS = ("id", "time", "by", "action", "subject", "detail")
 
 
 @click.group("audit")

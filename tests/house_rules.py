@@ -81,8 +81,8 @@ DOORS = {
     "uvloop": ["gateway.bench*"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
-    "prometheus_client": ["gateway.api.metrics"],
-    "pyarrow": ["gateway.cli_ledger"],
+    "prometheus_client": ["gateway.api.*"],
+    "pyarrow": ["gateway.cli*"],
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],
@@ -97,6 +97,7 @@ COMES_WITH = {
     "starlette": "fastapi",
     "anyio": "fastapi",
     "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
     "opentelemetry": "opentelemetry-sdk",
 }

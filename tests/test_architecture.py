@@ -5,6 +5,7 @@ Each rule is a table and a function from modules to complaints; `house_broken` s
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -262,7 +263,8 @@ def test_every_floor_and_door_leads_somewhere(house: House) -> None:
 
 def test_what_is_imported_is_asked_for(house: House) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {re.match(r"[A-Za-z0-9_-]+", text)[0].replace("pyyaml", "yaml") for text in project["dependencies"]}  # type: ignore[index]
+    dependencies = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    asked = {re.match(r"[A-Za-z0-9_-]+", text)[0].replace("pyyaml", "yaml") for text in dependencies}  # type: ignore[index]
     imported = {each.library for module in house.values() for each in module.imports if each.foreign}
     assert {COMES_WITH.get(library, library) for library in imported} <= asked
 

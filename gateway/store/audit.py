@@ -28,7 +28,7 @@ class Deed(NamedTuple):
 
     by: str
     action: str
-    target: str
+    subject: str
     detail: Any = None
 
 
@@ -39,13 +39,13 @@ class AuditLine(NamedTuple):
     time: int
     by: str
     action: str
-    target: str
+    subject: str
     detail: str
     seal: str
 
     def sealed(self, before: str) -> str:
         """The seal that this line must have after the one that ends with `before`."""
-        said = json.dumps([before, self.time, self.by, self.action, self.target, self.detail])
+        said = json.dumps([before, self.time, self.by, self.action, self.subject, self.detail])
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -65,7 +65,7 @@ def append(connection: Connection, deed: Deed) -> None:
     """Add a line. After `one_at_a_time`: else two lines could be sealed with the same one before."""
     last = connection.scalar(select(audit.c.seal).order_by(audit.c.id.desc()).limit(1))
     detail = json.dumps(deed.detail, sort_keys=True)
-    line = AuditLine(0, int(time.time() * 1e6), deed.by, deed.action, deed.target, detail, "")
+    line = AuditLine(0, int(time.time() * 1e6), deed.by, deed.action, deed.subject, detail, "")
     named = {name: value for name, value in line._asdict().items() if name != "id"}
     connection.execute(insert(audit).values({**named, "seal": line.sealed(last or START)}))
 

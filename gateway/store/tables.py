@@ -87,7 +87,7 @@ audit = Table(
     Column("time", BigInteger, nullable=False),
     Column("by", String(64), nullable=False),
     Column("action", String(40), nullable=False),
-    Column("target", String(64), nullable=False),
+    Column("subject", String(64), nullable=False),
     Column("detail", Text, nullable=False),
     Column("seal", String(64), nullable=False),
 )

@@ -12,7 +12,7 @@ import gradio as gr
 import gradio.routes
 
 from promptlab.client import Server
-from promptlab.workbench.gate import ROOT, Gate, Receive, Send
+from promptlab.workbench.gate import ROOT, Gate, Receive, Send, refuse_stopping
 from promptlab.workbench.lab import Lab
 from promptlab.workbench.pages.playground import Playground
 from promptlab.workbench.pages.runs import Runs
@@ -84,6 +84,9 @@ class Workbench:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request below `/lab`."""
+        if self._closing.is_set():  # on a connection that is still open: nobody is left to ask
+            await refuse_stopping(send)
+            return
         started = ended = False
 
         async def watched(message: Any) -> None:

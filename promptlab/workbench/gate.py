@@ -306,6 +306,11 @@ async def _answer(send: Send, status: int, kind: bytes, body: bytes, extra: Head
     await send({"type": "http.response.body", "body": body})
 
 
+async def refuse_stopping(send: Send) -> None:
+    """Tell a caller that the server is stopping."""
+    await _answer(send, 503, b"text/plain; charset=utf-8", b"The server is stopping.", [(b"retry-after", b"1")])
+
+
 async def _html(send: Send, status: int, page: str) -> None:
     await _answer(send, status, b"text/html; charset=utf-8", page.encode())
 

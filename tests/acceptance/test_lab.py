@@ -205,7 +205,9 @@ def test_a_prompt_too_long_for_a_run_is_told_beside_the_button(pages: Watch, lab
 
 
 def test_a_server_that_goes_away_is_told_in_the_answer(pages: Watch, start_servers: StartServer) -> None:
-    pages.expect("ERR_CONNECTION_REFUSED|Unexpected error|Connection errored out|ERR_INCOMPLETE|ERR_NETWORK|signal")
+    pages.expect(
+        "ERR_CONNECTION_REFUSED|Unexpected error|Connection errored out|ERR_INCOMPLETE|ERR_NETWORK|signal|status of 503"
+    )
     server = start_servers(CONFIG, admin_key=None, lab=True)
     server.wait_ready()
     page = playground(pages, server, "slow")

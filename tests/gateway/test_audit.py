@@ -20,7 +20,7 @@ from gateway.store.tenants import TenantStore
 from gateway.tenants import Tenants
 
 Open = Callable[[], Database]
-COLUMNS = 'time, "by", action, target, detail, seal'
+COLUMNS = 'time, "by", action, subject, detail, seal'
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_line_for_every_deed(opened: Open) -> None:
     tenants.change(TenantKind.TEAM, team.id, lambda _: {"name": "dev"}, "key_c")
     store.add(Deed("key_d", "config.reload", "v1", []))
     lines = list(store.lines())
-    assert [(one.by, one.action, one.target) for one in lines] == [
+    assert [(one.by, one.action, one.subject) for one in lines] == [
         ("key_a", "team.create", team.id),
         ("key_a", "key.create", key.id),
         ("key_b", "key.update", key.id),

@@ -34,6 +34,7 @@ def server(start_servers: StartServer, tmp_path_factory: pytest.TempPathFactory)
     (home / "config" / "prices.yaml").write_text(PRICES)
     (home / "routes.yaml").write_text(ROUTES)
     server = start_servers(home / "routes.yaml")
+    server.wait_ready()
     with server.client(make_key(server, rpm=5)) as http:
         for model, stream in (("chat", False), ("chat", True), ("falls", False), ("falls", True), ("chat", False)):
             assert ask(http, model, stream=stream).status_code == 200

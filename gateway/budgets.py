@@ -51,7 +51,7 @@ class Budgets:
 
         `body` is what it asks, where that is not the call's own. Raises `BadRequest` where nobody knows its cost.
         """
-        scopes = (*call.key.limited, (f"route:{route.name}", route.limits))
+        scopes = (*call.key.limits_of(call.request.user), (f"route:{route.name}", route.limits))
         applying = [(whose, limits.budget) for whose, limits in scopes if limits.budget is not None]
         if not applying:
             return []
@@ -71,7 +71,7 @@ class Budgets:
             (
                 *(request.id, attempt.number, call.time, key.id, key.name, request.model, attempt.deployment.id),
                 *(request.task.value, request.stream, call.input_estimate, most, attempt.fallback),
-                *(key.team_id, key.organisation_id),
+                *(key.team_id, key.organisation_id, request.user),
             )
         )
 
@@ -98,15 +98,19 @@ class Budgets:
 def _budget(claim: Claim, call: Call) -> Budget | None:
     """The budget that `claim` is of."""
     whose = claim.scope.rpartition("@")[0]
-    limits = call.route.limits if whose.startswith("route:") else dict(call.key.limited)[whose]
-    return limits.budget
+    if whose.startswith("route:"):
+        return call.route.limits.budget
+    return dict(call.key.limits_of(call.request.user))[whose].budget
 
 
 def owner(scope: str, key: Key) -> str:
-    """Whose limit or budget it is, in words: `this key`, `team 'ops'`, `route 'fast'`."""
+    """Whose limit or budget it is, in words: `this key`, `team 'ops'`, `route 'fast'`, `user 'ann' of this key`."""
     kind, _, name = scope.partition(":")
     if kind == "key":
         return "this key"
+    if kind == "user":
+        of, _, user = name.partition("/")
+        return f"user '{user}' of {owner(of, key)}" if user else f"every call of {owner(of, key)} that names no user"
     return f"{kind} '{next((one.name for one in key.tenants if one.id == name), name)}'"
 
 

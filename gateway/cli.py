@@ -126,13 +126,14 @@ def schema() -> None:
     "--by",
     default="key,route,day",
     show_default=True,
-    help="Group by: organisation, team, key, key_id, route, deployment, day",
+    help="Group by: organisation, team, key, key_id, user, route, deployment, day",
 )
 @click.option("--since", help="ISO date or time (UTC), inclusive")
 @click.option("--until", help="ISO date or time (UTC), exclusive")
+@click.option("--user", help="Only of this end user")
 @data_option
 @json_option
-def usage(by: str, since: str | None, until: str | None, data: Path | None, as_json: bool) -> None:
+def usage(by: str, since: str | None, until: str | None, user: str | None, data: Path | None, as_json: bool) -> None:
     """Sum calls, tokens and cost."""
     from gateway.api import described
     from gateway.store.usage import UsageStore
@@ -140,7 +141,7 @@ def usage(by: str, since: str | None, until: str | None, data: Path | None, as_j
 
     try:
         groups = described.groups(by)
-        only = UsageFilter(described.moment(since, "since"), described.moment(until, "until"))
+        only = UsageFilter(described.moment(since, "since"), described.moment(until, "until"), end_user=user)
     except BadRequest as error:
         hint = "--by" if error.param == "group_by" else f"--{error.param}"
         raise click.BadParameter(error.message, param_hint=hint) from None

@@ -62,7 +62,7 @@ def update(key_id: str, data: Path | None, as_json: bool, **given: Any) -> None:
 
     wanted = said(given)
     with _opened(data) as (keys, tenants), refusals():
-        key = keys.change(key_id, lambda key: key_terms(wanted, tenants, key.limits))
+        key = keys.change(key_id, lambda key: key_terms(wanted, tenants, key))
     _show(key, as_json, "is changed")
 
 

@@ -45,6 +45,7 @@ ALLOWED = (
     click.option("--tpd", type=_NUMBER, help="Tokens a day, UTC"),
     click.option("--max-budget", metavar="USD", help="What it may spend"),
     click.option("--budget-duration", metavar="TIME", help="In which it may: 1h, 1d, 30d, 1mo [default: for ever]"),
+    click.option("--user-limits", metavar="NAME=N,…", help="Of each end user: rpm=5,max_budget=1,budget_duration=1d"),
 )
 
 
@@ -76,6 +77,8 @@ def said(given: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = dict(_pair(one) for one in value)
         elif name == "scopes":
             found[name] = _scopes(names(value))
+        elif name == "user_limits":
+            found[name] = None if value == _NONE else dict(_user_limit(one) for one in names(value))
         else:
             found[name] = None if value == _NONE and name != "name" else value
     return found
@@ -88,6 +91,7 @@ def refusals() -> Iterator[None]:
         yield
     except BadRequest as error:
         param = {"denied_routes": "deny", "expires_in": "expires"}.get(error.param or "", error.param or "")
+        param = param.partition(".")[0]
         hint = f"--{param.removesuffix('_id').replace('_', '-')}"
         raise click.BadParameter(error.message, param_hint=hint) from None
 
@@ -105,6 +109,23 @@ def _pair(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise click.BadParameter(f"'{text[:40]}' is not NAME=TEXT.", param_hint="--metadata")
     return name, value
+
+
+def _user_limit(text: str) -> tuple[str, Any]:
+    """One limit of end users, as the admin API has it."""
+    name, _, value = text.partition("=")
+    if name in ("max_budget", "budget_duration"):
+        return name, None if value == _NONE else value
+    if name not in ("rpm", "tpm", "concurrency", "rpd", "tpd"):
+        raise click.BadParameter(
+            f"'{text[:40]}' is none of rpm=, tpm=, concurrency=, rpd=, tpd=, max_budget=, budget_duration=.",
+            param_hint="--user-limits",
+        )
+    try:
+        number = _NUMBER.convert(value, None, None)
+    except click.BadParameter as error:
+        raise click.BadParameter(f"{name}: {error.message}", param_hint="--user-limits") from None
+    return name, None if number == _NONE else number
 
 
 def _scopes(given: Sequence[str]) -> list[str]:

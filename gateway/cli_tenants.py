@@ -95,7 +95,7 @@ def _change(kind: str, tenant_id: str, wanted: dict[str, Any], data: Path | None
     from gateway.owners import TenantKind
 
     with _opened(data) as tenants, refusals():
-        changed = tenants.change(TenantKind(kind), tenant_id, lambda one: tenant_terms(wanted, tenants, one.limits))
+        changed = tenants.change(TenantKind(kind), tenant_id, lambda one: tenant_terms(wanted, tenants, one))
     _show(changed, as_json, what)
 
 

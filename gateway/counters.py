@@ -8,13 +8,16 @@ A day is one of the calendar, UTC.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 WINDOW = 60.0
+#: A window that was opened is forgotten when nobody has used it for this long: a day's is over then, and of a budget
+#: the ledger knows what was spent.
+_IDLE = 2 * 86400.0
 _GRAIN = 0.01
 _SPAN = WINDOW + _GRAIN
 # Found by name on the class, a member of an enumeration costs a call.
@@ -75,9 +78,10 @@ _NEVER = _Entry(float("-inf"))
 class _Window:
     """What was claimed within the last 60 s, oldest first. `newest` is the last entry there was, gone or not."""
 
-    __slots__ = ("entries", "newest", "oldest_ends", "used")
+    __slots__ = ("entries", "newest", "oldest_ends", "touched", "used")
 
     def __init__(self) -> None:
+        self.touched = 0.0
         self.entries: deque[_Entry] = deque()
         self.newest = _NEVER
         self.oldest_ends = float("inf")
@@ -112,6 +116,11 @@ class _Window:
             self.current(now).amount += by
             self.used += by
 
+    def idle(self, now: float) -> bool:
+        """Whether it may be forgotten: there is nothing in it."""
+        self.expire(now)
+        return not self.entries
+
     def frees(self, needed: int, now: float) -> float:
         """Seconds until `needed` more than is free now has expired."""
         for entry in self.entries:
@@ -126,11 +135,16 @@ class _Purse(_Window):
 
     __slots__ = ("held",)
 
-    def __init__(self, spent: int) -> None:
+    def __init__(self, spent: int, now: float) -> None:
         super().__init__()
         self.newest = _Entry(float("inf"))
         self.used = spent
         self.held = 0
+        self.touched = now
+
+    def idle(self, now: float) -> bool:
+        """Whether it may be forgotten: no call holds any of it, and none has asked for long."""
+        return not self.held and now - self.touched > _IDLE
 
 
 def _held(purse: _Window, amount: int) -> tuple[_Window, int]:
@@ -141,7 +155,7 @@ def _held(purse: _Window, amount: int) -> tuple[_Window, int]:
 
 
 #: Stands for a window that nobody has opened: nothing fits in.
-_UNOPENED = _Purse(2**63)
+_UNOPENED = _Purse(2**63, 0.0)
 #: A named tuple from its values in order: to call its class costs three times as much.
 _tuple = tuple.__new__
 #: What one claim holds: its scope, and tokens in an entry of a window, or (no entry) one call at once.
@@ -154,7 +168,8 @@ class MemoryCounters:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._windows: dict[tuple[str, Rule], _Window] = {}
+        #: Those made or looked at last come last.
+        self._windows: OrderedDict[tuple[str, Rule], _Window] = OrderedDict()
         self._running: dict[str, int] = {}
         #: Of each budget and limit a day, the scopes of the windows that are open.
         self._opened: dict[tuple[str, Rule], list[str]] = {}
@@ -186,6 +201,7 @@ class MemoryCounters:
                 entry = window.current(now)
             entry.amount += amount
             window.used += amount
+            window.touched = now
             if rule is _TPM or rule is _TPD:
                 grant.held.append((scope, window, entry, amount))
             elif rule is _BUDGET:
@@ -202,8 +218,30 @@ class MemoryCounters:
         elif rule in OPENED:
             return _UNOPENED
         else:
-            window = self._windows[scope, rule] = _Window()
+            window = self._add(scope, rule, _Window(), now)
         return window
+
+    def _add(self, scope: str, rule: Rule, window: _Window, now: float) -> _Window:
+        """A window more; of those there are, two are looked at, and forgotten where they may be: users come and go."""
+        windows = self._windows
+        for _ in range(min(2, len(windows))):
+            (whose, of), oldest = next(iter(windows.items()))
+            if not oldest.idle(now):
+                windows.move_to_end((whose, of))
+                continue
+            del windows[whose, of]
+            if of in OPENED:
+                self._opened_no_more(whose, of)
+        windows[scope, rule] = window
+        return window
+
+    def _opened_no_more(self, scope: str, rule: Rule) -> None:
+        whose = scope.rpartition("@")[0]
+        left = [one for one in self._opened[whose, rule] if one != scope]
+        if left:
+            self._opened[whose, rule] = left
+        else:
+            del self._opened[whose, rule]
 
     def _refused(self, grant: Grant, claim: Claim, window: _Window, now: float) -> Refusal | Unknown:
         self._undo(grant)
@@ -228,7 +266,8 @@ class MemoryCounters:
                 if not self._running[whose]:
                     del self._running[whose]
             elif entry.gone or entry.ends <= now:
-                window.correct(entry, tokens - amount, now)
+                # It may have been forgotten meanwhile; what was used beyond the claim counts all the same.
+                self._windows.setdefault((whose, _TPM), window).correct(entry, tokens - amount, now)
             else:
                 entry.amount += tokens - amount
                 window.used += tokens - amount
@@ -239,7 +278,8 @@ class MemoryCounters:
         scope, rule = claim.scope, claim.rule
         if (scope, rule) in self._windows:
             return
-        self._windows[scope, rule] = _Purse(used)
+        now = self._clock()
+        self._add(scope, rule, _Purse(used, now), now)
         whose, _, start = scope.rpartition("@")
         opened = [*self._opened.get((whose, rule), ()), scope]
         for one in opened[:-1]:

@@ -33,8 +33,9 @@ _CONNECTIONS, _QUEUE = 16, 5.0
 #: Leases renewed in one round trip.
 _BATCH = 100
 
-#: Seconds a window that was opened is kept: longer than the longest there is.
-_OPENED_KEPT = 400 * 86400
+#: Seconds a window that was opened is kept after its last call. Then a day's is over, no attempt holds any of a budget,
+#: and the ledger knows what was spent of it.
+_OPENED_KEPT = 8 * 86400
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gateway import users
 from gateway.counters import OPENED, Counters
 from gateway.errors import BadRequest, BudgetUnavailable, GatewayError, NotFound
 from gateway.keys import ADMIN, Keys
@@ -22,7 +23,10 @@ Document = dict[str, Any]
 
 
 class Question(NamedTuple):
-    """The call in question. `task` is the route's usual where it is not said; `user` is what a sticky route goes by."""
+    """The call in question. `task` is the route's usual where it is not said.
+
+    `user` is for whom it is, and what a sticky route goes by.
+    """
 
     model: str
     task: str | None = None
@@ -70,7 +74,11 @@ async def explain(snapshot: Snapshot, counters: Counters | None, key: Key, quest
         _rule("route", passes=True, says=f"'{route.name}' is a route for {route.task.value}."),
         _key_rule(snapshot, route, key),
         _task_rule(route, task),
-        *[rule for scope, limits in key.limited for rule in await _limits(counters, scope, limits)],
+        *[
+            rule
+            for scope, limits in key.limits_of(users.shown(question.user or ""))
+            for rule in await _limits(counters, scope, limits)
+        ],
         *await _limits(counters, f"route:{route.name}", route.limits),
     ]
     order = snapshot.router.order(route, _call(route, key, task, question.user))
@@ -186,7 +194,7 @@ async def _used(counters: Counters, scope: str, rule: Rule, limit: int) -> Refus
 def _call(route: Route, key: Key, task: Task, user: str | None) -> Call:
     body = {} if user is None else {"user": user}
     given = {} if user is None or route.sticky is None else {route.sticky.lower().encode(): user.encode()}
-    request = Request("explained", task, route.name, body, False, {}, given)
+    request = Request("explained", task, route.name, body, False, {}, given, user=users.shown(user or ""))
     return Call(key, route, request, time.time(), time.perf_counter(), [])
 
 

@@ -71,6 +71,7 @@ class Terms(TypedDict, total=False):
     routes: Iterable[str] | None
     denied: Iterable[str]
     limits: Limits
+    user_limits: Limits
     expires_in: float | None
     metadata: Mapping[str, str]
     tags: Iterable[str]

@@ -218,6 +218,7 @@ class Begun(NamedTuple):
     fallback: str | None
     team_id: str = ""
     organisation_id: str = ""
+    end_user: str = ""
 
 
 #: What a line of the journal begins with that is a `Begun`.

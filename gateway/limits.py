@@ -64,7 +64,8 @@ class Limiter:
         `started` is when it came (`time.perf_counter()`): it may have waited for another's answer.
         """
         call = Call(key, route, request, time.time(), started, [])
-        await self._claim(call, *key.limited, (f"route:{route.name}", route.limits), requests_only=True)
+        scopes = (*key.limits_of(request.user), (f"route:{route.name}", route.limits))
+        await self._claim(call, *scopes, requests_only=True)
         return call
 
     async def admit(self, key: Key, route: Route, request: Request) -> Call:
@@ -82,7 +83,7 @@ class Limiter:
             started=time.perf_counter(),
             grants=[],
         )
-        scopes = (*key.limited, (f"route:{route.name}", route.limits))
+        scopes = (*key.limits_of(request.user), (f"route:{route.name}", route.limits))
         counting = request.task is _COUNT_TOKENS  # it uses no tokens, costs nothing, and keeps no model busy
         await self._claim(call, *scopes, money=not counting and budgeted(key, route), requests_only=counting)
         return call
@@ -281,17 +282,18 @@ def _refused(refusal: Refusal, call: Call) -> GatewayError:
     claim = refusal.claim
     after = _day_ends(claim) if claim.rule in OPENED else refusal.retry_after
     wait = max(1, -int(-after // 1))
-    whose = owner(claim.scope.rpartition("@")[0] if claim.rule in OPENED else claim.scope, call.key)
+    scope = claim.scope.rpartition("@")[0] if claim.rule in OPENED else claim.scope
+    whose, verb = owner(scope, call.key), "has" if scope.startswith("user:") else "allows"
     if claim.least > claim.limit:
         return BadRequest(
-            f"This call may use {claim.least} tokens, but {whose} allows {claim.limit} "
+            f"This call may use {claim.least} tokens, but {whose} {verb} {claim.limit} "
             f"{_WHAT[claim.rule]} ({claim.rule}): it can never be let in. "
             "Send a shorter prompt or a smaller max_tokens.",
             code="request_exceeds_limit",
         )
     asked = f", this call needs {claim.least} more" if claim.rule in _OF_TOKENS else ""
     error = RateLimited(
-        f"{whose[0].upper()}{whose[1:]} allows {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "
+        f"{whose[0].upper()}{whose[1:]} {verb} {claim.limit} {_WHAT[claim.rule]} ({claim.rule}); "
         f"{refusal.used} are in use{asked}. Try again in {wait} s.",
         retry_after=wait,
     )

@@ -42,6 +42,8 @@ class Tenant:
     limits: Limits = field(default_factory=Limits)
     created_at: float = 0.0
     blocked_at: float | None = None
+    #: What each end user of its keys may use.
+    user_limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +68,43 @@ class Key:
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     tags: frozenset[str] = frozenset()
     team: Tenant | None = None
+    #: What each end user of it may use (`users.named`).
+    user_limits: Limits = field(default_factory=Limits)
     #: Its team and that one's organisation, as far as there are, and their ids ("" for none).
     tenants: tuple[Tenant, ...] = field(init=False, repr=False, compare=False)
     team_id: str = field(init=False, repr=False, compare=False)
     organisation_id: str = field(init=False, repr=False, compare=False)
     #: Whose limits a call of this key claims: `key:<id>` and so on, and those limits. Who has none is left out.
     limited: tuple[tuple[str, Limits], ...] = field(init=False, repr=False, compare=False)
-    #: Whether one of these has a budget.
+    #: Whether one of these, or an end user of theirs, has a budget.
     budgeted: bool = field(init=False, repr=False, compare=False)
+    #: Those of `limited`'s kind whose end users are limited: `user:key:<id>/` and so on, and each user's limits.
+    _users: tuple[tuple[str, Limits], ...] = field(init=False, repr=False, compare=False)
     _everywhere: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Know once what every call asks."""
         organisation = self.team and self.team.organisation
         tenants = tuple(one for one in (self.team, organisation) if one is not None)
-        scopes = [(f"key:{self.id}", self.limits), *((f"{one.kind}:{one.id}", one.limits) for one in tenants)]
-        limited = tuple((scope, limits) for scope, limits in scopes if limits != _UNLIMITED)
+        scopes: list[tuple[str, Key | Tenant]] = [(f"key:{self.id}", self)]
+        scopes += [(f"{one.kind}:{one.id}", one) for one in tenants]
+        limited = tuple((scope, one.limits) for scope, one in scopes if one.limits != _UNLIMITED)
+        users = tuple((f"user:{scope}/", one.user_limits) for scope, one in scopes if one.user_limits != _UNLIMITED)
         object.__setattr__(self, "tenants", tenants)
         object.__setattr__(self, "team_id", self.team.id if self.team else "")
         object.__setattr__(self, "organisation_id", organisation.id if organisation else "")
         object.__setattr__(self, "limited", limited)
-        object.__setattr__(self, "budgeted", any(limits.budget for _, limits in limited))
+        object.__setattr__(self, "_users", users)
+        object.__setattr__(self, "budgeted", any(limits.budget for _, limits in (*limited, *users)))
         own: tuple[Key | Tenant, ...] = (self, *tenants)
         everywhere = all(one.routes is None and not one.denied for one in own)
         object.__setattr__(self, "_everywhere", everywhere)
+
+    def limits_of(self, user: str) -> tuple[tuple[str, Limits], ...]:
+        """Whose limits a call for an end user claims, `limited` first. All who name no user ("") count as one."""
+        if not self._users:
+            return self.limited
+        return (*self.limited, *((f"{scope}{user}", limits) for scope, limits in self._users))
 
     def may_call(self, route: str) -> bool:
         """Whether the routes allowed to this key and its tenants include `route`, and those denied do not."""

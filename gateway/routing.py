@@ -120,12 +120,10 @@ def _sticky(route: Route, call: Call | None) -> str:
     if route.sticky is None or call is None:
         return _ANYONE
     request = call.request
-    if route.sticky == "user":
-        metadata = request.body.get("metadata")
-        value = request.body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
-    else:
+    value = request.user
+    if route.sticky != "user":
         value = request.given.get(route.sticky.lower().encode(), b"").decode("latin-1")
-    return f"{call.key.id}\0{value}" if isinstance(value, str) and value else _ANYONE
+    return f"{call.key.id}\0{value}" if value else _ANYONE
 
 
 def _price(one: Deployment) -> tuple[bool, float]:

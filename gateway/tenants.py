@@ -25,6 +25,7 @@ class TenantTerms(TypedDict, total=False):
     routes: Iterable[str] | None
     denied: Iterable[str]
     limits: Limits
+    user_limits: Limits
     organisation: Tenant | None
 
 
@@ -93,6 +94,7 @@ def _with(tenant: Tenant, terms: TenantTerms) -> Tenant:
         routes=routes,
         denied=denied,
         limits=terms.get("limits", tenant.limits),
+        user_limits=terms.get("user_limits", tenant.user_limits),
         blocked_at=since,
     )
 

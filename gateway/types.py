@@ -29,8 +29,9 @@ class Rule(StrEnum):
 class Claim(NamedTuple):
     """What one call asks of one limit.
 
-    `scope` is `key:<id>`, `team:<id>`, `organisation:<id>` or `route:<name>`; of a budget and of limits a day,
-    whose windows are opened (`Counters.open`), `<scope>@<window's start>`.
+    `scope` is `key:<id>`, `team:<id>`, `organisation:<id>`, one of these for an end user (`user:key:<id>/<user>`), or
+    `route:<name>`; of a budget and of limits a day, whose windows are opened (`Counters.open`),
+    `<scope>@<window's start>`.
     Amounts are requests, tokens or calls; of a budget, nano-dollars.
 
     Where less than `amount` is left, anything down to `least` is granted instead:
@@ -120,6 +121,8 @@ class Request:
     form: Form | None = None
     #: The caller's own cap on the tokens of an answer and how many it asks for, once they were found to be numbers.
     output: tuple[int | None, int] | None = None
+    #: For whom its caller asks (`users.named`); "": nobody was named.
+    user: str = ""
 
 
 class Place(Protocol):
@@ -302,17 +305,20 @@ class UsageRecord:
     #: Those of its key at the time; "" for none.
     team_id: str = ""
     organisation_id: str = ""
+    #: For whom it was (`Request.user`); "" for nobody who was named.
+    end_user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which usage records to sum: from `since` (inclusive) until `until`, UTC epoch; of one key, team, organisation."""
+    """Which usage records to sum: from `since` (inclusive) until `until`, UTC epoch; of one key, team and so on."""
 
     since: float | None = None
     until: float | None = None
     key_id: str | None = None
     team_id: str | None = None
     organisation_id: str | None = None
+    end_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

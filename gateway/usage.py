@@ -96,7 +96,7 @@ class Meter:
             request_id=request.id, time=time.time(), key_id=key.id, key_name=key.name,
             route=route.name if route else "", deployment="", task=request.task.value,
             status=end.status, error=end.code, stream=request.stream,
-            team_id=key.team_id, organisation_id=key.organisation_id,
+            team_id=key.team_id, organisation_id=key.organisation_id, end_user=request.user,
         )  # fmt: skip
         with contextlib.suppress(Overloaded):
             self._write(record, request)
@@ -302,6 +302,7 @@ class Meter:
             attempt=number,
             team_id=key.team_id,
             organisation_id=key.organisation_id,
+            end_user=request.user,
         )
         self._write(record, request)
 

@@ -13,7 +13,7 @@ FLOORS = {
         *[
             "gateway",
             "gateway.types",
-            "gateway.owners",
+            *["gateway.owners", "gateway.users"],
             "gateway.errors",
             "gateway.routes",
             "gateway.strict",

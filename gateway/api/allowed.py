@@ -10,13 +10,11 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Number = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 
 
-class Allowed(BaseModel):
-    """What may be called, and how much; what is left out is not limited, or stays as it is. Null takes a limit away."""
+class Limited(BaseModel):
+    """How much; what is left out is not limited, or stays as it is. Null takes a limit away."""
 
     model_config = ConfigDict(extra="forbid")
 
-    routes: list[str] | None = Field(None, description="Routes that may be called, `*` for anything; null for all")
-    denied_routes: list[str] = Field([], description="Routes that may not be called all the same")
     rpm: _Number | None = Field(None, description="Requests a minute")
     tpm: _Number | None = Field(None, description="Tokens a minute")
     concurrency: _Number | None = Field(None, description="Calls at once")
@@ -26,6 +24,14 @@ class Allowed(BaseModel):
     budget_duration: str | None = Field(
         None, max_length=8, description="In which they may: 15m, 1h, 1d, 1w, 30d, 1mo; null for ever", examples=["1mo"]
     )
+
+
+class Allowed(Limited):
+    """What may be called, and how much."""
+
+    routes: list[str] | None = Field(None, description="Routes that may be called, `*` for anything; null for all")
+    denied_routes: list[str] = Field([], description="Routes that may not be called all the same")
+    user_limits: Limited | None = Field(None, description="What each end user may use; null for all there is")
 
 
 def given(model: BaseModel) -> dict[str, Any]:

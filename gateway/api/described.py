@@ -11,10 +11,12 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.owners import Key, Tenant, TenantKind
+from gateway.routes import Limits
 from gateway.store.audit import AuditLine
 from gateway.store.usage import GROUPS
 from gateway.types import UsageRecord, UsageSum
 
+_UNLIMITED = Limits()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,15 +55,22 @@ def tenant(tenant: Tenant) -> Mapping[str, Any]:
 
 
 def _allowed(of: Key | Tenant) -> Mapping[str, Any]:
-    budget = of.limits.budget
     return {
         "routes": None if of.routes is None else sorted(of.routes),
         "denied_routes": sorted(of.denied),
-        "rpm": of.limits.rpm,
-        "tpm": of.limits.tpm,
-        "concurrency": of.limits.concurrency,
-        "rpd": of.limits.rpd,
-        "tpd": of.limits.tpd,
+        **_limits(of.limits),
+        "user_limits": None if of.user_limits == _UNLIMITED else _limits(of.user_limits),
+    }
+
+
+def _limits(limits: Limits) -> Mapping[str, Any]:
+    budget = limits.budget
+    return {
+        "rpm": limits.rpm,
+        "tpm": limits.tpm,
+        "concurrency": limits.concurrency,
+        "rpd": limits.rpd,
+        "tpd": limits.tpd,
         "max_budget": None if budget is None else budget.most / 1e9,
         "budget_duration": None if budget is None else budget.duration,
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gateway import attempts, limits
+from gateway import attempts, limits, users
 from gateway.api import forms, http
 from gateway.api.access import Access
 from gateway.api.server_timing import server_timing
@@ -247,7 +247,8 @@ def _request(
         # With one credential upstream, two keys' callers who chose the same word would get each other's answer.
         passed[_ONCE] = hashlib.sha256(f"{key.id}\0{once}".encode()).hexdigest()
     streamed = task in _AS_THEY_COME or (bool(stream) and task in _STREAMED)
-    return Request(request_id, task, model, body, streamed, passed, headers, marks)
+    user = users.named(headers, body)
+    return Request(request_id, task, model, body, streamed, passed, headers, marks, user=user)
 
 
 def _model(route: Route) -> dict[str, Any]:

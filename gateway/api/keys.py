@@ -101,7 +101,7 @@ def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
         who = visitor(request)
         _theirs(keys, key_id, who)
         said = _allowed(given(changed), who)
-        changed_key = keys.change(key_id, lambda key: key_terms(said, tenants, key.limits), who.key.id)
+        changed_key = keys.change(key_id, lambda key: key_terms(said, tenants, key), who.key.id)
         return {**described.key(changed_key)}
 
     @api.post("/admin/keys/{key_id}/rotate")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.errors import BadRequest
 from gateway.keys import Terms, budget
-from gateway.owners import Scope, TenantKind
+from gateway.owners import Key, Scope, Tenant, TenantKind
 from gateway.routes import Limits
 from gateway.tenants import Tenants, TenantTerms
 
@@ -14,12 +15,13 @@ _LIMITS = ("rpm", "tpm", "concurrency", "rpd", "tpd")
 _NOTHING = Limits()
 
 
-def key_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHING) -> Terms:
-    """The terms that `said` gives a key that has the limits `now`. Names are the admin API's.
+def key_terms(said: Mapping[str, Any], tenants: Tenants, now: Key | None = None) -> Terms:
+    """The terms that `said` gives a key that is as `now` (None: a new one). Names are the admin API's.
 
     Raises `BadRequest` naming the field.
     """
-    new: Terms = {"limits": limits(said, now)}
+    new: Terms = {}
+    _limit(new, said, now)
     if said.get("name") is not None:
         new["name"] = said["name"]
     if said.get("blocked") is not None:
@@ -41,9 +43,10 @@ def key_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHING)
     return new
 
 
-def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHING) -> TenantTerms:
-    """The terms that `said` gives a team or an organisation that has the limits `now` (as `key_terms`)."""
-    new: TenantTerms = {"limits": limits(said, now)}
+def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Tenant | None = None) -> TenantTerms:
+    """The terms that `said` gives a team or an organisation that is as `now` (as `key_terms`)."""
+    new: TenantTerms = {}
+    _limit(new, said, now)
     if said.get("name") is not None:
         new["name"] = said["name"]
     if said.get("blocked") is not None:
@@ -55,6 +58,18 @@ def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Limits = _NOTHI
     if "organisation_id" in said:
         new["organisation"] = tenants.named(TenantKind.ORGANISATION, said["organisation_id"])
     return new
+
+
+def _limit(new: Terms | TenantTerms, said: Mapping[str, Any], now: Key | Tenant | None) -> None:
+    new["limits"] = limits(said, _NOTHING if now is None else now.limits)
+    if "user_limits" not in said:
+        return
+    of_users = said["user_limits"]
+    before = _NOTHING if now is None or of_users is None else now.user_limits
+    try:
+        new["user_limits"] = limits(of_users or {}, before)
+    except BadRequest as error:
+        raise BadRequest(f"user_limits: {error.message}", param=f"user_limits.{error.param}") from None
 
 
 def limits(said: Mapping[str, Any], now: Limits = _NOTHING) -> Limits:

@@ -122,6 +122,6 @@ def _changed(
     said = given(changed)
 
     def terms(tenant: Tenant) -> TenantTerms:
-        return tenant_terms(said, tenants, tenant.limits)
+        return tenant_terms(said, tenants, tenant)
 
     return {**described.tenant(tenants.change(kind, tenant_id, terms, visitor(request).key.id))}

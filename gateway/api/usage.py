@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from gateway import users
 from gateway.api import described
 from gateway.api.access import Access
 from gateway.api.roles import Role, guard, visitor
@@ -25,6 +26,7 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
         group_by: Annotated[str, Query(description=f"Comma-separated: {', '.join(GROUPS)}")] = "key,route,day",
         since: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), inclusive")] = None,
         until: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), exclusive")] = None,
+        user: Annotated[str | None, Query(description="Of this end user; empty: of calls that name none")] = None,
     ) -> dict[str, Any]:
         """Calls, tokens and USD by group, with the total."""
         who = visitor(request)
@@ -33,6 +35,7 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
             until=described.moment(until, "until"),
             key_id=who.key.id if who.role is Role.CALLER else None,
             team_id=None if who.role is Role.CALLER else who.team_id,
+            end_user=None if user is None else users.shown(user),
         )
         by = described.groups(group_by)
         rows = await ledger.sums(by, only)

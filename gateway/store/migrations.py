@@ -87,6 +87,15 @@ def _audit(operations: Operations) -> None:
     tables.audit.create(operations.get_bind())
 
 
+def _users(operations: Operations) -> None:
+    """End users: their limits, and their usage. No line before names one."""
+    for table in ("gateway_keys", "gateway_tenants"):
+        operations.add_column(table, Column("user_limits", Text))
+    operations.add_column("gateway_usage", Column("end_user", String(200), nullable=False, server_default=""))
+    tables.usage_by_user.create(operations.get_bind())
+    tables.usage_users.create(operations.get_bind())
+
+
 STEPS: Sequence[_Step] = (
     _Step(2, _attempts),
     _Step(3, _budgets),
@@ -95,6 +104,7 @@ STEPS: Sequence[_Step] = (
     _Step(6, _tenancy),
     _Step(7, _daily),
     _Step(8, _audit),
+    _Step(9, _users),
 )
 
 

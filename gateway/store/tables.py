@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -38,6 +40,8 @@ tenants = Table(
     Column("blocked_at", Float),
     Column("rpd", Integer),
     Column("tpd", Integer),
+    # What each end user may use: an object of JSON, NULL for no limit.
+    Column("user_limits", Text),
 )
 
 keys = Table(
@@ -69,6 +73,8 @@ keys = Table(
     Column("team_id", String(32)),
     Column("rpd", Integer),
     Column("tpd", Integer),
+    # As that of `tenants`.
+    Column("user_limits", Text),
 )
 
 # One row: every change of a key adds one, and every process looks at it.
@@ -137,27 +143,41 @@ usage = Table(
     # Those of its key at the time; "" for none.
     Column("team_id", String(32), nullable=False, server_default=""),
     Column("organisation_id", String(32), nullable=False, server_default=""),
+    # For whom its caller asked; "" where nobody was named.
+    Column("end_user", String(200), nullable=False, server_default=""),
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )
-
-# The lines of `usage` by days, added to in the transaction that adds them. `fallback` is "" for none.
-usage_days = Table(
-    "gateway_usage_days",
-    metadata,
-    Column("day", Integer, primary_key=True, autoincrement=False),
-    Column("key_id", String(32), primary_key=True),
-    Column("key_name", String(200), primary_key=True),
-    Column("team_id", String(32), primary_key=True),
-    Column("organisation_id", String(32), primary_key=True),
-    Column("route", String(200), primary_key=True),
-    Column("fallback", String(200), primary_key=True),
-    Column("deployment", String(400), primary_key=True),
-    Column("calls", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False),
-    # Of those that failed, calls of which nobody was asked.
-    Column("refused", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
+_NAMED = usage.c.end_user != ""
+usage_by_user = Index(
+    "gateway_usage_user", usage.c.end_user, usage.c.time, sqlite_where=_NAMED, postgresql_where=_NAMED
 )
+
+
+def _by_days(name: str, *first: Column[Any]) -> Table:
+    """The lines of `usage` by days, added to in the transaction that adds them. `fallback` is "" for none."""
+    return Table(
+        name,
+        metadata,
+        *first,
+        Column("day", Integer, primary_key=True, autoincrement=False),
+        Column("key_id", String(32), primary_key=True),
+        Column("key_name", String(200), primary_key=True),
+        Column("team_id", String(32), primary_key=True),
+        Column("organisation_id", String(32), primary_key=True),
+        Column("route", String(200), primary_key=True),
+        Column("fallback", String(200), primary_key=True),
+        Column("deployment", String(400), primary_key=True),
+        Column("calls", BigInteger, nullable=False),
+        Column("failed", BigInteger, nullable=False),
+        # Of those that failed, calls of which nobody was asked.
+        Column("refused", BigInteger, nullable=False),
+        Column("input_tokens", BigInteger, nullable=False),
+        Column("output_tokens", BigInteger, nullable=False),
+        Column("cost", BigInteger, nullable=False),
+    )
+
+
+usage_days = _by_days("gateway_usage_days")
+# Of lines that name an end user: there may be many of them, and whoever does not ask for them need not read them.
+usage_users = _by_days("gateway_usage_users", Column("end_user", String(200), primary_key=True))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from gateway.owners import Key, Tenant
 
 
+_NOTHING = Limits()
+
+
 def changing(connection: Connection, statement: Any, deed: Deed) -> None:
     """Run `statement`, note whose `deed` that was, and have every process look at the keys again."""
     connection.execute(statement)
@@ -29,33 +32,45 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
 
 def row(of: Key | Tenant) -> dict[str, Any]:
     """The columns they share."""
-    budget = of.limits.budget
     return {
         "id": of.id,
         "name": of.name,
         "routes": None if of.routes is None else json.dumps(sorted(of.routes)),
         "denied": json.dumps(sorted(of.denied)) if of.denied else None,
-        "rpm": of.limits.rpm,
-        "tpm": of.limits.tpm,
-        "concurrency": of.limits.concurrency,
-        "rpd": of.limits.rpd,
-        "tpd": of.limits.tpd,
-        "max_budget": None if budget is None else budget.most,
-        "budget_duration": None if budget is None else budget.duration,
+        **_limits(of.limits),
         "created_at": of.created_at,
         "blocked_at": of.blocked_at,
+        "user_limits": None if of.user_limits == _NOTHING else json.dumps(_limits(of.user_limits), sort_keys=True),
     }
 
 
 def fields(found: RowMapping) -> dict[str, Any]:
     """What `row` was made of."""
-    budget = None if found["max_budget"] is None else Budget(found["max_budget"], found["budget_duration"])
     return {
         "id": found["id"],
         "name": found["name"],
         "routes": None if found["routes"] is None else frozenset(json.loads(found["routes"])),
         "denied": frozenset(json.loads(found["denied"] or "[]")),
-        "limits": Limits(found["rpm"], found["tpm"], found["concurrency"], budget, found["rpd"], found["tpd"]),
+        "limits": _read(found),
         "created_at": found["created_at"],
         "blocked_at": found["blocked_at"],
+        "user_limits": _NOTHING if found["user_limits"] is None else _read(json.loads(found["user_limits"])),
     }
+
+
+def _limits(of: Limits) -> dict[str, int | str | None]:
+    budget = of.budget
+    return {
+        "rpm": of.rpm,
+        "tpm": of.tpm,
+        "concurrency": of.concurrency,
+        "rpd": of.rpd,
+        "tpd": of.tpd,
+        "max_budget": None if budget is None else budget.most,
+        "budget_duration": None if budget is None else budget.duration,
+    }
+
+
+def _read(found: RowMapping | Mapping[str, Any]) -> Limits:
+    budget = None if found["max_budget"] is None else Budget(found["max_budget"], found["budget_duration"])
+    return Limits(found["rpm"], found["tpm"], found["concurrency"], budget, found["rpd"], found["tpd"])

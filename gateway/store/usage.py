@@ -31,6 +31,7 @@ _GROUPS = {
     "team": "team_id",
     "key": "key_name",
     "key_id": "key_id",
+    "user": usage_days.USER,
     "route": "route",
     "deployment": "deployment",
     "day": "day",
@@ -57,6 +58,13 @@ def _used(rule: Rule, found: Subquery) -> ColumnElement[int]:
     if rule is Rule.BUDGET:
         return found.c.cost
     return found.c.calls - found.c.refused if rule is Rule.RPD else found.c.input_tokens + found.c.output_tokens
+
+
+def _of_user(user: str, since: float | None, until: float | None) -> Subquery:
+    if user:
+        return usage_days.usage_of_user(user, since, until)
+    found = usage_days.usage_by_user(since, until)
+    return select(found).where(found.c[usage_days.USER] == "").subquery()
 
 
 class UsageStore:
@@ -121,12 +129,16 @@ class UsageStore:
             return None if row is None else UsageRecord(**{name: row[name] for name in _FIELDS})
 
     def used(self, rule: Rule, whose: str, since: float, until: float | None) -> int:
-        """What `key:`, `team:` or `organisation:<id>` or `route:<name>` used of `rule`: nano-dollars, calls or tokens.
+        """What the owner of a claim's scope (`Claim`) used of `rule`: nano-dollars, calls or tokens.
 
         Of calls that began from `since` until `until`.
         """
         kind, _, name = whose.partition(":")
-        found = usage_days.usage_of(since or None, until)
+        if kind == "user":
+            kind, name, user = name.replace("/", ":", 1).split(":", 2)
+            found = _of_user(user, since or None, until)
+        else:
+            found = usage_days.usage_of(since or None, until)
         column = _OWNERS.get(kind)
         theirs = found.c[column] if column else case((found.c.fallback != "", found.c.fallback), else_=found.c.route)
         with self._database.read() as connection:
@@ -134,7 +146,12 @@ class UsageStore:
 
     def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
         """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order."""
-        found = usage_days.usage_of(only.since, only.until)
+        if only.end_user is not None:
+            found = _of_user(only.end_user, only.since, only.until)
+        elif "user" in by:
+            found = usage_days.usage_by_user(only.since, only.until)
+        else:
+            found = usage_days.usage_of(only.since, only.until)
         groups = [found.c[_GROUPS[name]].label(name) for name in by]
         statement = select(*groups, *[func.sum(found.c[name]).label(name) for name in usage_days.SUMS])
         for name in ("key_id", "team_id", "organisation_id"):
@@ -142,6 +159,8 @@ class UsageStore:
                 statement = statement.where(found.c[name] == wanted)
         if groups:
             statement = statement.group_by(*groups).order_by(*groups)
+        if groups and (only.end_user == "" or "user" in by):  # who names none is a difference: perhaps nothing
+            statement = statement.having(func.sum(found.c.calls) + func.sum(found.c.input_tokens) > 0)
         with self._database.read() as connection:
             rows = connection.execute(statement).mappings().all()
         return [

@@ -242,5 +242,5 @@ def test_the_description_is_whole(admin: httpx.Client) -> None:
     assert wanted <= set(described["paths"])
     assert set(described["components"]["schemas"]["NewKey"]["properties"]) == {
         "name", "routes", "scopes", "rpm", "tpm", "concurrency", "max_budget", "budget_duration", "expires_in",
-        "rpd", "tpd", "denied_routes", "tags", "metadata", "team_id",
+        "rpd", "tpd", "denied_routes", "tags", "metadata", "team_id", "user_limits",
     }  # fmt: skip

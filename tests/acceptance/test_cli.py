@@ -163,7 +163,7 @@ USAGE_ERRORS: dict[str, tuple[Sequence[str], str]] = {
     "at once": (["keys", "create", "--name", "a", "--expires", "0d"], "--expires"),
     "in the past": (["keys", "create", "--name", "a", "--expires", "-1d"], "--expires"),
     "no key to revoke": (["keys", "revoke"], "Missing argument 'KEY_ID'"),
-    "an unknown group": (["usage", "--by", "key,user"], "Invalid value for --by: 'user' is none of organisation, team"),
+    "an unknown group": (["usage", "--by", "key,age"], "Invalid value for --by: 'age' is none of organisation, team"),
     "no date": (["usage", "--since", "yesterday"], "Invalid value for --since: 'yesterday' is not an ISO 8601 date"),
     "no date either": (["usage", "--until", "1767225600"], "Invalid value for --until"),
 }
@@ -202,6 +202,7 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "tpd": None,
         "max_budget": 12.5,
         "budget_duration": "30d",
+        "user_limits": None,
         "created_at": 0,
         "expires_at": 0,
         "revoked_at": None,

@@ -11,7 +11,7 @@ from gateway import counters_redis
 from gateway.counters import Counters, MemoryCounters
 from gateway.counters_redis import RedisCounters
 from gateway.errors import ConfigError
-from gateway.types import Claim, Grant, Refusal, Rule
+from gateway.types import Claim, Grant, Refusal, Rule, Unknown
 
 
 async def settle(counters: Counters, grant: Grant, tokens: int, scope: str | None = None) -> None:
@@ -371,3 +371,29 @@ def test_an_option_redis_does_not_know_is_refused_unseen(query: str) -> None:
     with pytest.raises(ConfigError, match=r"^The Redis address cannot be used") as caught:
         RedisCounters(f"redis://127.0.0.1/?{query}")
     assert "hunter2" not in str(caught.value)
+
+
+async def test_memory_forgets_whoever_does_not_come_again() -> None:
+    now = 0.0
+    counters = MemoryCounters(lambda: now)
+    running = await counters.take([tpm(100, 10, scope="user:key:a/first")])
+    assert isinstance(running, Grant)
+    await counters.open(Claim("key:a@0", Rule.BUDGET, 100), 0)
+    held = await counters.take([Claim("key:a@0", Rule.BUDGET, 100, 40, 40)])
+    assert isinstance(held, Grant)
+    await counters.open(Claim("user:key:a/x@0", Rule.RPD, 5), 2)
+    for number in range(10_000):
+        now += 0.1
+        assert isinstance(await counters.take([rpm(5, f"user:key:a/{number}")]), Grant)
+    assert len(counters._windows) < 1500  # 600 of them are of the last minute
+    # What was used beyond a claim that is forgotten counts in the window there is.
+    counters.settle(running, 70)
+    assert isinstance(await counters.take([tpm(100, 41, scope="user:key:a/first")]), Refusal)
+    now += 3 * 86400
+    for number in range(3000):
+        await counters.take([rpm(5, f"user:key:b/{number}")])
+        now += 0.1
+    assert isinstance(await counters.take([Claim("user:key:a/x@0", Rule.RPD, 5)]), Unknown)  # to be asked of the ledger
+    refused = await counters.take([Claim("key:a@0", Rule.BUDGET, 100, 61, 61)])
+    assert isinstance(refused, Refusal)
+    assert refused.held == 40

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway import users
 from gateway.health import Health
 from gateway.money import Listing, Price, Rates
 from gateway.owners import Key, Scope
@@ -19,7 +20,7 @@ from gateway.types import Call, Request
 def call(user: object = None, *, key: str = "k", **headers: str) -> Call:
     given = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     body = {"model": "r"} if user is None else {"model": "r", "user": user}
-    request = Request("req_1", Task.CHAT, "r", body, False, {}, given)
+    request = Request("req_1", Task.CHAT, "r", body, False, {}, given, user=users.named(given, body))
     return Call(Key(key, key, frozenset(Scope)), Route("r", ()), request, 0.0, 0.0, [])
 
 

@@ -77,13 +77,20 @@ ADDED: dict[int, dict[str, list[str]]] = {
     },
     7: {"gateway_keys": ["rpd", "tpd"]},
     8: {"gateway_audit": []},
+    9: {
+        "gateway_keys": ["user_limits"],
+        "gateway_tenants": ["user_limits"],
+        "gateway_usage": ["end_user"],
+        "gateway_usage_users": [],
+    },
 }
 
 
 def older(database: Database, version: int) -> None:
     """Take back what was added since `version`."""
-    undo = [f"UPDATE schema_versions SET version = {version}"]
-    for step, tables in ADDED.items():
+    # SQLite lets no column go that an index is of.
+    undo = [f"UPDATE schema_versions SET version = {version}", "DROP INDEX gateway_usage_user"]
+    for step, tables in sorted(ADDED.items(), reverse=True):
         for table, columns in tables.items() if step > version else ():
             undo += [f"ALTER TABLE {table} DROP COLUMN {one}" for one in columns] or [f"DROP TABLE {table}"]
     for one in undo:

@@ -50,6 +50,7 @@ def records(count: int, draw: random.Random) -> list[UsageRecord]:
             cost=draw.randrange(10**12),
             final=draw.random() < 0.8,
             attempt=draw.randrange(3),
+            end_user=draw.choice(["", "ann@x.org", "bob's: 50%/"]),
         )
         for number in range(count)
     ]
@@ -62,18 +63,25 @@ def test_any_sum_is_that_of_the_lines(database: Database) -> None:
         fill(store, "a", lines[50 * page : 50 * page + 50], 1, page + 1)
     for _ in range(60):
         edges = sorted(draw.choice([draw.uniform(0, 6 * DAY), draw.randrange(7) * DAY]) for _ in range(2))
-        only = UsageFilter(draw.choice([None, edges[0]]), draw.choice([None, edges[1]]), draw.choice([None, "key_1"]))
+        only = UsageFilter(
+            draw.choice([None, edges[0]]),
+            draw.choice([None, edges[1]]),
+            draw.choice([None, "key_1"]),
+            end_user=draw.choice([None, None, "", "ann@x.org"]),
+        )
         by = draw.sample([*GROUPS], draw.randrange(4))
         wanted: dict[tuple[str | int, ...], list[int]] = defaultdict(lambda: [0] * 6)
         for one in lines:
             before = only.since is not None and one.time < only.since
             after = only.until is not None and one.time >= only.until
-            if before or after or only.key_id not in (None, one.key_id):
+            mine = only.key_id in (None, one.key_id) and only.end_user in (None, one.end_user)
+            if before or after or not mine:
                 continue
             facts = {
                 "key": one.key_name,
                 "team": one.team_id,
                 "organisation": one.organisation_id,
+                "user": one.end_user,
                 "day": int(one.time // DAY),
                 **vars(one),
             }
@@ -92,6 +100,9 @@ def test_any_sum_is_that_of_the_lines(database: Database) -> None:
         for whose, mine in (("key:key_1", lambda one: one.key_id == "key_1"),
                             ("team:team_1", lambda one: one.team_id == "team_1"),
                             ("organisation:org_1", lambda one: one.organisation_id == "org_1"),
+                            ("user:key:key_1/", lambda one: one.key_id == "key_1" and not one.end_user),
+                            ("user:team:team_1/bob's: 50%/",
+                             lambda one: one.team_id == "team_1" and one.end_user == "bob's: 50%/"),
                             ("route:other", lambda one: (one.fallback or one.route) == "other")):  # fmt: skip
             theirs = [one for one in lines if mine(one) and edges[0] <= one.time < edges[1]]
             told = {rule: store.used(rule, whose, edges[0], edges[1]) for rule in (Rule.BUDGET, Rule.RPD, Rule.TPD)}

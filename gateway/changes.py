@@ -35,7 +35,7 @@ class Field(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What becomes of one provider or route: `added`, `removed`, or `changed` in `fields`."""
+    """What becomes of one provider or route, or of the alerts: `added`, `removed`, or `changed` in `fields`."""
 
     kind: str
     name: str
@@ -53,6 +53,7 @@ def described(config: Config) -> dict[str, Any]:
     return {
         "providers": {name: _masked(_provider(spec, config)) for name, spec in config.providers.items()},
         "routes": {name: _masked(_route(route)) for name, route in config.routes.items()},
+        "alerts": None if config.alerts is None else _masked(_plain(config.alerts)),
     }
 
 
@@ -68,7 +69,8 @@ def between(before: Config, after: Config) -> tuple[Change, ...]:
         {name: _route(route) for name, route in before.routes.items()},
         {name: _route(route) for name, route in after.routes.items()},
     )
-    return (*providers, *routes)
+    budgets = [{} if one.alerts is None else {"budgets": _plain(one.alerts)} for one in (before, after)]
+    return (*providers, *routes, *_changes("alerts of", *budgets))
 
 
 def document(changes: Iterable[Change]) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ ALLOWED = (
     click.option("--rpd", type=_NUMBER, help="Requests a day, UTC"),
     click.option("--tpd", type=_NUMBER, help="Tokens a day, UTC"),
     click.option("--max-budget", metavar="USD", help="What it may spend"),
+    click.option("--soft-budget", metavar="USD", help="What it may spend before somebody is told"),
     click.option("--budget-duration", metavar="TIME", help="In which it may: 1h, 1d, 30d, 1mo [default: for ever]"),
     click.option("--user-limits", metavar="NAME=N,…", help="Of each end user: rpm=5,max_budget=1,budget_duration=1d"),
 )

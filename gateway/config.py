@@ -23,6 +23,7 @@ from gateway.errors import ConfigError
 from gateway.money import nano
 from gateway.providers.rows import find
 from gateway.routes import (
+    Alerts,
     Budget,
     CachePolicy,
     Config,
@@ -65,6 +66,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
             {name: _provider(name, model, path.parent) for name, model in file.providers.items()}
         ),
         routes=MappingProxyType({name: _route(name, model) for name, model in file.routes.items()}),
+        alerts=None if file.alerts is None else Alerts(file.alerts.webhook, file.alerts.secret, tuple(file.alerts.at)),
         filled=frozenset(filled.written),
     )
 
@@ -167,7 +169,8 @@ def _route(name: str, model: RouteModel) -> Route:
 
 def _limits(model: LimitsModel) -> Limits:
     budget = None if model.max_budget is None else Budget(nano(model.max_budget), model.budget_duration)
-    return Limits(model.rpm, model.tpm, model.concurrency, budget, model.rpd, model.tpd)
+    soft = None if model.soft_budget is None else Budget(nano(model.soft_budget), model.budget_duration)
+    return Limits(model.rpm, model.tpm, model.concurrency, budget, model.rpd, model.tpd, soft)
 
 
 def _fault(model: FaultModel) -> Fault:

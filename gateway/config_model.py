@@ -12,7 +12,7 @@ from gateway import strict
 from gateway.config_routes import RouteModel
 from gateway.providers.fake_script import FakeDialect, FakeStep
 from gateway.providers.rows import rows
-from gateway.routes import Task
+from gateway.routes import PERCENT, Task
 from gateway.strict import Strict
 
 EMBEDDED_MODELS = ("smollm2",)
@@ -80,6 +80,21 @@ def _proxy(value: SecretStr) -> SecretStr:
     return value
 
 
+def _webhook(value: SecretStr) -> SecretStr:
+    """Where alerts go. Refusals do not quote it: many hold a secret."""
+    text = value.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in ("http", "https") or not re.fullmatch(r"[!-~]+", text):
+        raise strict.refusal("must be an address. For example: https://ops.example.com/alerts")
+    if "@" in parts.netloc or "#" in text:
+        raise strict.refusal("holds a user, a password or a '#'. Messages are signed with `secret` instead.")
+    return value
+
+
 def _header_safe(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not text or not re.fullmatch(r"[ -~]+", text) or text != text.strip():
@@ -117,6 +132,7 @@ BaseUrl = Annotated[
 ]
 Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
 Proxy = Annotated[SecretStr, AfterValidator(_proxy), WithJsonSchema({"type": "string", "maxLength": 2048})]
+Webhook = Annotated[SecretStr, AfterValidator(_webhook), WithJsonSchema({"type": "string", "maxLength": 2048})]
 Headers = dict[Annotated[str, AfterValidator(_header_name)], Secret]
 _KEY = 'The upstream\'s credential: "${NAME}" from the environment or "${file:path}", never the secret itself'
 
@@ -232,6 +248,18 @@ AnyProvider = Annotated[
 ]
 
 
+class AlertsModel(Strict):
+    """Who is told when much of a budget is spent. Messages are signed as https://www.standardwebhooks.com has it."""
+
+    webhook: Webhook = Field(description='Where they are posted; with a secret in it, "${NAME}"')
+    secret: Secret = Field(
+        description='What they are signed with: "${NAME}" from the environment or "${file:path}"', min_length=16
+    )
+    at: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1, max_length=10)] = Field(
+        list(PERCENT), description="Per cent of a budget"
+    )
+
+
 class File(Strict):
     """Providers, and the routes that use them."""
 
@@ -242,4 +270,8 @@ class File(Strict):
     routes: dict[Annotated[str, AfterValidator(_route_name)], RouteModel] = Field(
         min_length=1, description="The names callers send as `model`",
         examples=["{chat: {deployments: [{provider: local, model: smollm2}]}}"],
+    )  # fmt: skip
+    alerts: AlertsModel | None = Field(
+        None, description="Who is told when much of a budget is spent",
+        examples=['{webhook: "https://ops.example.com/alerts", secret: "${ALERTS_SECRET}"}'],
     )  # fmt: skip

@@ -35,14 +35,24 @@ class LimitsModel(Strict):
     max_budget: Decimal | None = Field(
         None, gt=0, le=9 * 10**6, strict=False, description="USD, at most nine digits behind the point", examples=["50"]
     )
+    soft_budget: Decimal | None = Field(
+        None,
+        gt=0,
+        le=9 * 10**6,
+        strict=False,
+        description="USD that refuse nothing; `alerts` tell of it",
+        examples=["40"],
+    )
     budget_duration: Annotated[str, AfterValidator(_duration)] | None = Field(
-        None, description="In which the budget is spent: 15m, 1h, 1d, 1w, 30d, 1mo; for ever where not written"
+        None, description="In which budgets are spent: 15m, 1h, 1d, 1w, 30d, 1mo; for ever where not written"
     )
 
     @model_validator(mode="after")
     def _budget(self) -> Self:
-        if self.budget_duration is not None and self.max_budget is None:
-            raise strict.refusal("budget_duration needs a max_budget.")
+        if self.budget_duration is not None and self.max_budget is None and self.soft_budget is None:
+            raise strict.refusal("budget_duration needs a max_budget or a soft_budget.")
+        if self.max_budget is not None and self.soft_budget is not None and self.soft_budget > self.max_budget:
+            raise strict.refusal("soft_budget is more than max_budget: no call gets that far.")
         return self
 
 

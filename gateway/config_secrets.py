@@ -17,6 +17,8 @@ _SECRET_NAME = re.compile(
     r"(^|[-_])(api[-_]?key|key|secret|password|passwd|token|authorization|cookie)([-_]|$)", re.IGNORECASE
 )
 _FILE = "file:"
+#: Where references may stand.
+_FILLED = ("providers", "alerts")
 _MAX_FILE = 64 * 1024
 
 
@@ -41,6 +43,8 @@ class Filled:
 
 def may_be_secret(path: strict.Path) -> bool:
     """Whether what stands at `path` could be a credential."""
+    if path[:1] == ("alerts",):
+        return path[1:2] in (("webhook",), ("secret",))
     if len(path) < 3 or path[0] != "providers":
         return False
     return path[2] in ("headers", "options", "api_keys", "proxy") or any(names_secret(str(part)) for part in path[2:])
@@ -52,13 +56,13 @@ def names_secret(name: str) -> bool:
 
 
 def fill(document: Document, environment: Mapping[str, str]) -> Filled:
-    """The document's data with references under `providers` filled in; what cannot be is noted as a problem."""
+    """The document's data with references filled in where they may stand; what cannot be is noted as a problem."""
     filled = Filled(document.data)
     filler = _Filler(document, environment, filled)
     data = document.data
     if isinstance(data, dict):
         filled.data = {
-            key: filler.value(child, (key,)) if key == "providers" else filler.refuse_in(child, (key,))
+            key: filler.value(child, (key,)) if key in _FILLED else filler.refuse_in(child, (key,))
             for key, child in data.items()
         }
     return filled
@@ -67,7 +71,7 @@ def fill(document: Document, environment: Mapping[str, str]) -> Filled:
 def files(document: Document) -> list[Path]:
     """The files that `document` takes secrets from, in its order."""
     found: dict[Path, None] = {}
-    texts = [document.data.get("providers") if isinstance(document.data, dict) else None]
+    texts = [document.data.get(name) for name in _FILLED] if isinstance(document.data, dict) else []
     while texts:
         one = texts.pop(0)
         if isinstance(one, str):
@@ -108,7 +112,7 @@ class _Filler:
             for index, child in enumerate(value):
                 self.refuse_in(child, (*path, index))
         elif isinstance(value, str) and "${" in value:
-            self._fail(path, "holds '${…}', which is read under 'providers' only. Write it out.")
+            self._fail(path, "holds '${…}', which is read under 'providers' and 'alerts' only. Write it out.")
         return value
 
     def _text(self, text: str, path: strict.Path) -> str:
@@ -156,7 +160,8 @@ class _Filler:
             self._fail(path, f'a variable is written "${{{text[1:]}}}", in braces.')
             return
         name = f"api_key_{path[-1] + 1}" if isinstance(path[-1], int) else path[-1]
-        words = re.sub(r"[^A-Za-z0-9]+", "_", f"{path[1]}_{name}").upper().lstrip("0123456789_")
+        whose = path[0] if len(path) < 3 else path[1]
+        words = re.sub(r"[^A-Za-z0-9]+", "_", f"{whose}_{name}").upper().lstrip("0123456789_")
         self._fail(
             path,
             f'a secret may not stand in this file. Set it in the environment and write "${{{words}}}", '
@@ -171,6 +176,8 @@ class _Filler:
 
 def _is_secret(path: strict.Path) -> bool:
     """Whether `path` certainly names a secret: its own key says so."""
+    if path[0] == "alerts":
+        return path[1:] == ("secret",)
     if len(path) == 3:
         return path[2] == "api_key"
     if path[2:3] == ("api_keys",):

@@ -42,18 +42,16 @@ def hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
-def budget(usd: float | str | None, duration: str | None) -> Budget | None:
-    """The budget of a key: `usd` in every window of `duration`. Raises `BadRequest` naming the field."""
+def budget(usd: float | str | None, duration: str | None, field: str = "max_budget") -> Budget | None:
+    """A budget: `usd` in every window of `duration`; None: none. Raises `BadRequest` naming the field."""
     if usd is None:
-        if duration is not None:
-            raise BadRequest("budget_duration needs a max_budget.", param="max_budget")
         return None
     try:
         most = nano(Decimal(str(usd)))
     except (ArithmeticError, ValueError):
         most = 0
     if not 0 < most <= _MOST_BUDGET:
-        raise BadRequest("max_budget is in USD: more than 0, at most 9000000.", param="max_budget")
+        raise BadRequest(f"{field} is in USD: more than 0, at most 9000000.", param=field)
     if duration is not None and not is_duration(duration):
         raise BadRequest(
             "budget_duration is a duration such as 15m, 1h, 1d, 1w, 30d or 1mo, of 366 days at most.",
@@ -149,6 +147,10 @@ class Keys:
         for key in self._known.values():
             found.setdefault(key.id, key)  # a key that was rotated is known by two secrets, the one before last
         return list(found.values())
+
+    def by_id(self) -> dict[str, Key]:
+        """Every key that is known here, as it is now."""
+        return {key.id: key for key in self._known.values()}
 
     def get(self, key_id: str) -> Key:
         """The key of that id. Raises `NotFound`."""

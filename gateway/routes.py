@@ -73,7 +73,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Requests a minute, tokens a minute, calls at once, money, requests and tokens a day. None: not limited."""
+    """Requests a minute, tokens a minute, calls at once, money, requests and tokens a day. None: not limited.
+
+    A `soft` budget refuses nothing: somebody is told when much of it is spent.
+    """
 
     rpm: int | None = None
     tpm: int | None = None
@@ -81,6 +84,20 @@ class Limits:
     budget: Budget | None = None
     rpd: int | None = None
     tpd: int | None = None
+    soft: Budget | None = None
+
+
+#: Per cent of a budget that somebody is told of where the file does not say.
+PERCENT = (50, 80, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """Who is told of budgets, and at how many per cent of them. Messages are signed with `secret`."""
+
+    webhook: SecretStr
+    secret: SecretStr
+    at: tuple[int, ...] = PERCENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,5 +272,6 @@ class Config:
 
     providers: Mapping[str, ProviderSpec]
     routes: Mapping[str, Route]
-    #: Places under `providers` whose text was taken from elsewhere: what stands there may be a secret.
+    alerts: Alerts | None = None
+    #: Places whose text was taken from elsewhere: what stands there may be a secret.
     filled: frozenset[tuple[str | int, ...]] = field(default=frozenset(), compare=False)

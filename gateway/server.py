@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from gateway import settings as environment
+from gateway.alerts import Watch
 from gateway.api.access import Access
 from gateway.api.faces import App, Faces
 from gateway.api.inference import Inference
@@ -33,12 +34,14 @@ from gateway.proxy import Proxy
 from gateway.reload import Reading, Reloader
 from gateway.settings import Settings
 from gateway.store import migrations
+from gateway.store.alerts import AlertStore
 from gateway.store.audit import AuditStore
 from gateway.store.keys import KeyStore
 from gateway.store.tenants import TenantStore
 from gateway.store.usage import UsageStore
 from gateway.telemetry import Tracer
 from gateway.tenants import Tenants
+from gateway.types import UsageRecord
 from gateway.usage import Meter
 
 if TYPE_CHECKING:
@@ -66,11 +69,17 @@ class Application:
         self._keys.refresh()
         self._access = Access(self._keys)
         self._metrics = Metrics()
-        self._ledger = Ledger(self._journal, UsageStore(self.database), self._metrics.add)
+        self._ledger = Ledger(self._journal, UsageStore(self.database), self._heard)
+        self._alerts = AlertStore(self.database)
+        self._watch = Watch(self._ledger, self._alerts, self._keys, lambda: self.plane.current.config, self._transport)
         self._tracer = self._make_tracer()
         self.faces = self._make_faces()
         self._lab: Any = None
         self.base_url = ""
+
+    def _heard(self, record: UsageRecord) -> None:
+        self._metrics.add(record)
+        self._watch.heard(record)
 
     def _make_faces(self) -> Faces:
         settings, plane, access = self._settings, self.plane, self._access
@@ -95,7 +104,8 @@ class Application:
         await asyncio.to_thread(self._ledger.recover)  # before any call: what it settles is spent
         await self._counters.start()
         await self.plane.start()
-        for work in (self._keys.watch(), self._ledger.run(), self.reloader.watch(), self._load_faces()):
+        beside = (self._keys.watch(), self._ledger.run(), self.reloader.watch(), self._watch.run())
+        for work in (*beside, self._load_faces()):
             self._tasks.append(asyncio.create_task(work))
 
     @property
@@ -146,7 +156,7 @@ class Application:
 
             explainer = Explainer(self.plane, self._keys, self._counters)
             owners = control.Owners(self._keys, Tenants(TenantStore(self.database), self._keys.refresh))
-            books = control.Books(self._ledger, AuditStore(self.database), self._metrics, self._gauges())
+            books = control.Books(self._ledger, AuditStore(self.database), self._alerts, self._metrics, self._gauges())
             return control.create(self._version, self._access, owners, books, self.reloader, explainer)
 
         return await asyncio.to_thread(build)

@@ -310,6 +310,33 @@ class UsageRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """Much of a budget is spent: `percent` of it, or more. Money in nano-dollars, times in UTC epoch seconds.
+
+    `scope` and `name` are whose it is (`Claim`), `team_id` the team that has to do with it ("" for none). A `soft`
+    budget refuses nothing. `window_end` is None where it does not begin anew. Somebody was told at `told_at`, or is to
+    be (again) at `next_try`.
+    """
+
+    id: str
+    time: float
+    scope: str
+    name: str
+    team_id: str
+    soft: bool
+    percent: int
+    spent: int
+    budget: int
+    duration: str | None
+    window_start: int
+    window_end: int | None
+    tries: int = 0
+    next_try: float | None = None
+    told_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageFilter:
     """Which usage records to sum: from `since` (inclusive) until `until`, UTC epoch; of one key, team and so on."""
 

@@ -44,7 +44,7 @@ FLOORS = {
         *[
             "gateway.proxy",
             "gateway.keys",
-            *["gateway.tenants", "gateway.audit"],
+            *["gateway.tenants", "gateway.audit", "gateway.alerts"],
             "gateway.limits",
             "gateway.budgets",
             "gateway.routing",

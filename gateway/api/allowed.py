@@ -31,6 +31,9 @@ class Allowed(Limited):
 
     routes: list[str] | None = Field(None, description="Routes that may be called, `*` for anything; null for all")
     denied_routes: list[str] = Field([], description="Routes that may not be called all the same")
+    soft_budget: float | None = Field(
+        None, strict=True, gt=0, le=9 * 10**6, description="USD that refuse nothing; `alerts` tell of it"
+    )
     user_limits: Limited | None = Field(None, description="What each end user may use; null for all there is")
 
 

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import audit, http, keys, metrics, openapi, plane, tenants, usage
+from gateway.api import alerts, audit, http, keys, metrics, openapi, plane, tenants, usage
 from gateway.api.access import Access
 from gateway.api.metrics import Gauge
 from gateway.errors import BadRequest, ClientGone, GatewayError, MethodNotAllowed, NotFound, TooLarge, to_openai
@@ -24,6 +24,7 @@ from gateway.keys import Keys
 from gateway.ledger import Ledger
 from gateway.metrics import Metrics
 from gateway.reload import Reloader
+from gateway.store.alerts import AlertStore
 from gateway.store.audit import AuditStore
 from gateway.tenants import Tenants
 
@@ -46,6 +47,7 @@ def create(
     app.include_router(usage.router(access, books.ledger))
     app.include_router(metrics.router(access, books.metrics, books.gauges, version))
     app.include_router(audit.router(access, books.audit))
+    app.include_router(alerts.router(access, books.alerts))
     app.include_router(plane.router(access, reloader, explainer, books.audit))
     _add_docs(app)
     app.add_exception_handler(GatewayError, _gateway_error)
@@ -69,6 +71,7 @@ class Books(NamedTuple):
 
     ledger: Ledger
     audit: AuditStore
+    alerts: AlertStore
     metrics: Metrics
     gauges: Sequence[Gauge]
 

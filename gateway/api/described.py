@@ -14,7 +14,7 @@ from gateway.owners import Key, Tenant, TenantKind
 from gateway.routes import Limits
 from gateway.store.audit import AuditLine
 from gateway.store.usage import GROUPS
-from gateway.types import UsageRecord, UsageSum
+from gateway.types import Alert, UsageRecord, UsageSum
 
 _UNLIMITED = Limits()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,6 +59,7 @@ def _allowed(of: Key | Tenant) -> Mapping[str, Any]:
         "routes": None if of.routes is None else sorted(of.routes),
         "denied_routes": sorted(of.denied),
         **_limits(of.limits),
+        "soft_budget": None if of.limits.soft is None else of.limits.soft.most / 1e9,
         "user_limits": None if of.user_limits == _UNLIMITED else _limits(of.user_limits),
     }
 
@@ -72,7 +73,7 @@ def _limits(limits: Limits) -> Mapping[str, Any]:
         "rpd": limits.rpd,
         "tpd": limits.tpd,
         "max_budget": None if budget is None else budget.most / 1e9,
-        "budget_duration": None if budget is None else budget.duration,
+        "budget_duration": budget.duration if budget else limits.soft.duration if limits.soft else None,
     }
 
 
@@ -88,6 +89,16 @@ def state(key: Key) -> str:
 def audit_line(line: AuditLine) -> dict[str, Any]:
     """A line of the audit as JSON shows it: times in UTC epoch seconds, what was done as JSON."""
     return {**line._asdict(), "time": line.time / 1e6, "detail": json.loads(line.detail)}
+
+
+def alert(alert: Alert) -> dict[str, Any]:
+    """An alert as JSON shows it: money in USD, times in UTC epoch seconds."""
+    kind, _, owner_id = alert.scope.partition(":")
+    shown = dataclasses.asdict(alert)
+    for name in ("scope", "tries", "team_id", "name"):
+        del shown[name]
+    shown["spent_usd"], shown["budget_usd"] = shown.pop("spent") / 1e9, shown.pop("budget") / 1e9
+    return {"owner": kind, "owner_id": owner_id, "owner_name": alert.name, "team_id": alert.team_id or None, **shown}
 
 
 def groups(text: str) -> list[str]:

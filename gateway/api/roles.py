@@ -47,6 +47,7 @@ TABLE: Mapping[tuple[str, str], frozenset[Role]] = {
     ("PATCH", "/admin/organisations/{organisation_id}"): _ADMIN,
     ("GET", "/admin/usage"): _ANYBODY,
     ("GET", "/admin/usage/{request_id}"): _ANYBODY,
+    ("GET", "/admin/alerts"): _SEES,
     ("GET", "/metrics"): _SEES_ALL,
     ("GET", "/admin/audit"): _ADMIN,
     ("GET", "/admin/config"): _ADMIN,

@@ -75,9 +75,17 @@ def _limit(new: Terms | TenantTerms, said: Mapping[str, Any], now: Key | Tenant 
 def limits(said: Mapping[str, Any], now: Limits = _NOTHING) -> Limits:
     """`now`, with what is said of it; a limit of None is none. Raises `BadRequest` naming the field."""
     new: dict[str, int | None] = {name: said.get(name, getattr(now, name)) for name in _LIMITS}
-    of = now.budget
-    if "max_budget" in said or "budget_duration" in said:
+    of, soft = now.budget, now.soft
+    if said.keys() & {"max_budget", "soft_budget", "budget_duration"}:
+        before = of or soft
         most = said.get("max_budget", of and of.most / 1e9)
-        gone = "max_budget" in said and most is None
-        of = budget(most, None if gone else said.get("budget_duration", of and of.duration))
-    return Limits(**new, budget=of)
+        less = said.get("soft_budget", soft and soft.most / 1e9)
+        duration = said.get("budget_duration", before and before.duration)
+        if most is None and less is None and said.get("budget_duration") is not None:
+            raise BadRequest("budget_duration needs a max_budget.", param="max_budget")
+        of, soft = budget(most, duration), budget(less, duration, "soft_budget")
+        if of and soft and soft.most > of.most:
+            raise BadRequest(
+                "A soft_budget is not more than the max_budget: no call gets that far.", param="soft_budget"
+            )
+    return Limits(**new, budget=of, soft=soft)

@@ -96,6 +96,13 @@ def _users(operations: Operations) -> None:
     tables.usage_users.create(operations.get_bind())
 
 
+def _alerts(operations: Operations) -> None:
+    """Soft budgets, and who was told of them."""
+    for table in ("gateway_keys", "gateway_tenants"):
+        operations.add_column(table, Column("soft_budget", BigInteger))
+    tables.alerts.create(operations.get_bind())
+
+
 STEPS: Sequence[_Step] = (
     _Step(2, _attempts),
     _Step(3, _budgets),
@@ -105,6 +112,7 @@ STEPS: Sequence[_Step] = (
     _Step(7, _daily),
     _Step(8, _audit),
     _Step(9, _users),
+    _Step(10, _alerts),
 )
 
 

@@ -42,6 +42,7 @@ tenants = Table(
     Column("tpd", Integer),
     # What each end user may use: an object of JSON, NULL for no limit.
     Column("user_limits", Text),
+    Column("soft_budget", BigInteger),
 )
 
 keys = Table(
@@ -75,6 +76,8 @@ keys = Table(
     Column("tpd", Integer),
     # As that of `tenants`.
     Column("user_limits", Text),
+    # Nano-dollars that refuse nothing.
+    Column("soft_budget", BigInteger),
 )
 
 # One row: every change of a key adds one, and every process looks at it.
@@ -96,6 +99,32 @@ audit = Table(
     Column("subject", String(64), nullable=False),
     Column("detail", Text, nullable=False),
     Column("seal", String(64), nullable=False),
+)
+
+# Budgets of which much was spent, and whether somebody was told. Times are UTC epoch seconds, money nano-dollars.
+alerts = Table(
+    "gateway_alerts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("time", Float, nullable=False),
+    # Whose budget, as claims name it; its name; the team it is of, "" for none.
+    Column("scope", String(200), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("team_id", String(32), nullable=False),
+    Column("soft", Boolean, nullable=False),
+    Column("percent", Integer, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("budget", BigInteger, nullable=False),
+    Column("duration", String(8)),
+    Column("window_start", BigInteger, nullable=False),
+    Column("window_end", BigInteger),
+    Column("tries", Integer, nullable=False),
+    # When it is to be told (again); NULL: no more.
+    Column("next_try", Float),
+    Column("told_at", Float),
+    Column("error", String(200)),
+    Index("gateway_alerts_scope", "scope"),
+    Index("gateway_alerts_next_try", "next_try"),
 )
 
 # How far each process's journal has been copied into `usage`, advanced in the same transaction.

@@ -67,10 +67,19 @@ def _limits(of: Limits) -> dict[str, int | str | None]:
         "rpd": of.rpd,
         "tpd": of.tpd,
         "max_budget": None if budget is None else budget.most,
-        "budget_duration": None if budget is None else budget.duration,
+        "budget_duration": budget.duration if budget else of.soft.duration if of.soft else None,
+        "soft_budget": None if of.soft is None else of.soft.most,
     }
 
 
 def _read(found: RowMapping | Mapping[str, Any]) -> Limits:
-    budget = None if found["max_budget"] is None else Budget(found["max_budget"], found["budget_duration"])
-    return Limits(found["rpm"], found["tpm"], found["concurrency"], budget, found["rpd"], found["tpd"])
+    duration, most, soft = found["budget_duration"], found["max_budget"], found.get("soft_budget")
+    return Limits(
+        rpm=found["rpm"],
+        tpm=found["tpm"],
+        concurrency=found["concurrency"],
+        budget=None if most is None else Budget(most, duration),
+        rpd=found["rpd"],
+        tpd=found["tpd"],
+        soft=None if soft is None else Budget(soft, duration),
+    )

@@ -53,7 +53,7 @@ BAD_KEYS: dict[str, tuple[bytes, str | None]] = {
     "expires never": (b'{"name": "a", "expires_in": Infinity}', "expires_in"),
     "expires not a number": (b'{"name": "a", "expires_in": NaN}', "expires_in"),
     "expires as on the command line": (b'{"name": "a", "expires_in": "30d"}', "expires_in"),
-    "an unknown field": (b'{"name": "a", "soft_budget": 5}', "soft_budget"),
+    "an unknown field": (b'{"name": "a", "kind_budget": 5}', "kind_budget"),
     "an id of one's own": (b'{"name": "a", "id": "key_mine"}', "id"),
 }
 
@@ -242,5 +242,5 @@ def test_the_description_is_whole(admin: httpx.Client) -> None:
     assert wanted <= set(described["paths"])
     assert set(described["components"]["schemas"]["NewKey"]["properties"]) == {
         "name", "routes", "scopes", "rpm", "tpm", "concurrency", "max_budget", "budget_duration", "expires_in",
-        "rpd", "tpd", "denied_routes", "tags", "metadata", "team_id", "user_limits",
+        "rpd", "tpd", "denied_routes", "tags", "metadata", "team_id", "user_limits", "soft_budget",
     }  # fmt: skip

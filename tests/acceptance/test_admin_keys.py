@@ -30,6 +30,7 @@ def test_the_life_of_a_key(admin_server: Server, admin: httpx.Client) -> None:
         "tpd": None,
         "max_budget": 0.1,
         "budget_duration": "1mo",
+        "soft_budget": None,
         "user_limits": None,
         "created_at": pytest.approx(time.time(), abs=30),
         "expires_at": pytest.approx(time.time() + 3600, abs=30),

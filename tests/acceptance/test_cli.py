@@ -202,6 +202,7 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "tpd": None,
         "max_budget": 12.5,
         "budget_duration": "30d",
+        "soft_budget": None,
         "user_limits": None,
         "created_at": 0,
         "expires_at": 0,

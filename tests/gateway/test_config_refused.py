@@ -111,7 +111,7 @@ GOOD = f"providers: {{local: {{type: embedded}}}}\nroutes: {{chat: {{{ON}}}}}\n"
         ("# only a comment\n", "routes.yaml: is empty. Write 'providers' and 'routes', as the manual shows."),
         ("hello\n", "routes.yaml:1: must be a mapping, not text."),
         ("- a\n- b\n", "routes.yaml:1: must be a mapping, not a list."),
-        (GOOD + "extra: 1\n", "routes.yaml:3: extra: unknown key. Known here: providers, routes."),
+        (GOOD + "extra: 1\n", "routes.yaml:3: extra: unknown key. Known here: providers, routes, alerts."),
         (GOOD + "route: {}\n", "routes.yaml:3: route: unknown key. Did you mean 'routes'?"),
         (GOOD.encode() + b"# \xe9\n", "routes.yaml:3: is not UTF-8: byte 0xe9. Save the file as UTF-8."),
         (GOOD + "x: \x07\n", "routes.yaml:3: is not YAML: a control character. Remove it."),
@@ -128,6 +128,20 @@ GOOD = f"providers: {{local: {{type: embedded}}}}\nroutes: {{chat: {{{ON}}}}}\n"
 def test_a_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes, said: str) -> None:
     whole = str(refused(tmp_path, monkeypatch, text))
     assert whole.startswith(said) if said.endswith(": ") else whole == said
+
+
+@pytest.mark.parametrize(
+    ("alerts", "said"),
+    [
+        ("webhook: 'https://u:p@h/', secret: '${OPENAI_KEY}'", "alerts.webhook: holds a user, a password or a '#'."),
+        ("webhook: hooks, secret: '${OPENAI_KEY}'", "alerts.webhook: must be an address. For example: https://ops"),
+        ("webhook: 'https://h/', secret: 0123456789abcdef", "alerts.secret: a secret may not stand in this file."),
+        ("webhook: 'https://h/', secret: '${OPENAI_KEY}', at: [0]", "alerts.at[0]: must be at least 1, not 0"),
+        ("webhook: 'https://h/'", "alerts.secret: is missing"),
+    ],
+)  # fmt: skip
+def test_wrong_alerts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alerts: str, said: str) -> None:
+    assert f"routes.yaml:3: {said}" in str(refused(tmp_path, monkeypatch, f"{GOOD}alerts: {{{alerts}}}\n"))
 
 
 def test_tabs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,7 @@ ADDED: dict[int, dict[str, list[str]]] = {
         "gateway_usage": ["end_user"],
         "gateway_usage_users": [],
     },
+    10: {"gateway_keys": ["soft_budget"], "gateway_tenants": ["soft_budget"], "gateway_alerts": []},
 }
 
 

@@ -9,6 +9,7 @@ from gateway.dialects.sse import MAX_EVENT, Tally
 from gateway.errors import UpstreamFailed, UpstreamTimeout
 from gateway.lanes import Beside, Chunks, Taker
 from gateway.routes import Timeouts
+from gateway.timing import current_task
 from gateway.types import Answer
 
 
@@ -105,7 +106,7 @@ class _Watch:
 
     def start(self) -> None:
         """The task that runs now is the one that will wait."""
-        task = asyncio.current_task()
+        task = current_task()
         if task is None:
             raise RuntimeError("A stream is read inside a task.")
         self.task: asyncio.Task[object] = task

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from email.utils import parsedate_to_datetime
 from types import TracebackType
+from typing import Any
 
 
 def retry_after(said: str | None, most: float) -> float | None:
@@ -25,6 +27,26 @@ def retry_after(said: str | None, most: float) -> float | None:
     return min(max(seconds, 0.0), most) if seconds == seconds else None
 
 
+class _Here(threading.local):
+    """The event loop that this thread ran last."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_here = _Here()
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """`asyncio.current_task()` without its question which loop runs: up to Python 3.11 that is a system call."""
+    loop = _here.loop
+    # A loop that does not run has no task; another of this thread cannot run beside it.
+    task = None if loop is None else asyncio.current_task(loop)
+    if task is None:
+        _here.loop = asyncio.get_running_loop()
+        task = asyncio.current_task(_here.loop)
+    return task
+
+
 class Within:
     """`with Within(seconds): await …` raises `TimeoutError` when the await takes longer.
 
@@ -37,7 +59,7 @@ class Within:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = current_task()
         if task is None:
             raise RuntimeError("Only a task can be bounded.")
         self._task: asyncio.Task[object] = task

@@ -28,6 +28,7 @@ from gateway.plane import Plane, Snapshot
 from gateway.proxy import Proxy
 from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.telemetry import Tracer
+from gateway.timing import current_task
 from gateway.trace import Marks
 from gateway.types import Answer, Call, Request
 from gateway.usage import LEFT
@@ -161,7 +162,7 @@ class _Exchange:
     def watch(self, scope: http.Scope) -> None:
         """Cancel this request the moment its caller leaves, so that the upstream stops too."""
         self._recorded = True
-        task = asyncio.current_task()
+        task = current_task()
 
         def leave() -> None:
             self.left = True

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from gateway import tokens
+from gateway import tokens, units
 from gateway.counters import Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, BudgetExceeded, GatewayError, RateLimited
@@ -121,9 +121,9 @@ def _window(claim: Claim, call: Call) -> Window:
     return window(budget.duration if budget else None, call.time)
 
 
-def check_price(route: Route, deployment: Deployment) -> None:
+def check_price(route: Route, deployment: Deployment, task: Task) -> None:
     """Refuse a deployment whose price nobody knows, where `route` does not call that free."""
-    if deployment.listing.price is None and not route.free_if_unpriced:
+    if not units.prices(deployment.listing.price, task) and not route.free_if_unpriced:
         raise BadRequest(
             f"A budget applies, and nobody knows what {deployment.id} costs. Whoever runs this gateway can write its "
             f"price into config/prices.yaml, or `unpriced: free` at the route '{route.name}'.",
@@ -137,7 +137,7 @@ def _most(call: Call, route: Route, deployments: Iterable[Deployment], body: Map
     unknown: BadRequest | None = None
     for deployment in deployments:
         try:
-            check_price(route, deployment)
+            check_price(route, deployment, call.request.task)
             costs.append(_cost(call, route, deployment, body))
         except BadRequest as error:
             unknown = unknown or error
@@ -148,13 +148,17 @@ def _most(call: Call, route: Route, deployments: Iterable[Deployment], body: Map
 
 def _cost(call: Call, route: Route, deployment: Deployment, body: Mapping[str, Any] | None) -> int:
     price = deployment.listing.price
-    if price is None or not price.most(1, 1):  # free, however long it becomes
+    if price is None or price.free:
         return 0
     if body is None:
         read = call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
     else:
         read = tokens.estimate(body)
-    return price.most(read, _written(call, route, deployment))
+    unit = units.of(price, call.request.task)
+    if unit is not None:
+        return price.most(read, 0, dear=True) + units.most(unit, call.request)
+    written = _written(call, route, deployment)
+    return price.most(read, written, dear=price.odd and tokens.dear(body or call.request.body))
 
 
 def _bound(call: Call, route: Route, attempt: Attempt) -> int:

@@ -160,6 +160,8 @@ def _listing(listing: Listing) -> dict[str, Any]:
     rates = listing.price.rates if listing.price else None
     prices = {} if rates is None else {"input": rates.input, "output": rates.output, "cached_input": rates.cached}
     said: dict[str, Any] = {name: float(rate * _MILLION) for name, rate in prices.items() if rate is not None}
+    if listing.price and (unit := listing.price.unit) and unit.rate is not None:
+        said[unit.kind] = float(unit.rate)
     return {**said, "max_input_tokens": listing.max_input_tokens, "max_output_tokens": listing.max_output_tokens}
 
 

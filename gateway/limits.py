@@ -96,7 +96,7 @@ class Limiter:
         if not budgeted(call.key, route):
             return
         if call.reservation:
-            check_price(route, attempt.deployment)
+            check_price(route, attempt.deployment, call.request.task)
             attempt.reservation, call.reservation = call.reservation, ()
             return
         only = [attempt.deployment]

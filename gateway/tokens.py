@@ -79,6 +79,22 @@ def estimate(body: Mapping[str, Any]) -> int:
     return total + (_measured(rest, _quickly) if rest else _TEMPLATE)
 
 
+def dear(body: Mapping[str, Any]) -> bool:
+    """Whether a request may be billed otherwise than as plain text: kept in a cache, sound, served out of turn."""
+    if body.get("service_tier") not in (None, "default", "standard_only") or "audio" in body or "modalities" in body:
+        return True
+    rest: list[Any] = [body.get(name) for name in ("messages", "input", "system", "tools", "cache_control")]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list):
+            rest.extend(value)
+        elif isinstance(value, dict):
+            if value.get("type") == "input_audio" or value.get("ttl") == "1h":
+                return True
+            rest += [one for one in value.values() if isinstance(one, dict | list)]
+    return False
+
+
 def likely(body: Mapping[str, Any]) -> int:
     """About the input tokens of a request, where nobody counted them: four bytes a token. 0 where it has no text."""
     rest, size, messages = _prompt(body), 0, 0

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway import tokens
+from gateway import measures
 from gateway.dialects.plain import NOT_JSON
 from gateway.dialects.plain_tally import BytesTally
 from gateway.dialects.registry import DIALECTS, tally_of
@@ -74,7 +74,7 @@ class Meter:
     def close(self, call: Call, error: BaseException) -> None:
         """Settle a call that failed, or whose caller left, before there was an answer."""
         if isinstance(error, UpstreamSilent):
-            self._settle(call, error.status, error.code, Tokens(input=_input(call)), estimated=True)
+            self._settle(call, error.status, error.code, measures.prompt(call, call.attempt), estimated=True)
         elif isinstance(error, GatewayError):
             used = call.attempt.used if call.attempt else None
             self._settle(call, error.status, error.code, used or Tokens(), estimated=False)
@@ -82,7 +82,7 @@ class Meter:
             self._settle(call, GatewayError.status, GatewayError.code, Tokens(), estimated=False)
         else:
             # Cancelled: an upstream that was asked may have read the prompt, so the prompt stays counted.
-            read = Tokens(input=_input(call)) if call.attempt and call.attempt.asked else Tokens()
+            read = measures.prompt(call, call.attempt)
             end = _cancelled_by(error)
             self._settle(call, end.status, end.code, read, estimated=True)
 
@@ -103,7 +103,7 @@ class Meter:
 
     def forsaken(self, call: Call, attempt: Attempt) -> None:
         """Record an attempt that was given up for another: an upstream that was asked may have read the prompt."""
-        read = Tokens(input=_input(call)) if attempt.asked else Tokens()
+        read = measures.prompt(call, attempt)
         self._part(call, attempt, ClientGone.status, "forsaken", read)
 
     def left(self, call: Call, attempt: Attempt) -> None:
@@ -117,14 +117,14 @@ class Meter:
         if not attempt.number:
             self._limiter.spend(attempt, 0)
             return
-        read = attempt.used or (Tokens(input=_input(call)) if attempt.asked else Tokens())
+        read = attempt.used or measures.prompt(call, attempt)
         code = outcome.code if isinstance(outcome, GatewayError) else "upstream_error"
         self._part(call, attempt, outcome.status, code, read)
 
     def broken(self, call: Call, attempt: Attempt, tally: Tally, error: GatewayError) -> None:
         """Record an attempt whose stream broke off and is continued by another."""
         attempt.end(broken=True)
-        self._part(call, attempt, error.status, error.code, _cut(call, tally))
+        self._part(call, attempt, error.status, error.code, measures.cut(call, tally))
 
     def _part(self, call: Call, attempt: Attempt, status: int, code: str, used: Tokens) -> None:
         call.wasted += used.input + used.output
@@ -181,8 +181,9 @@ class Meter:
         if call.request.trace is not None:
             call.request.trace.read(document)
         written = len(answer.body) // 4 if spoken in _WRITTEN else 0
-        used = counted or Tokens(input=_input(call), output=written)
-        self._settle(call, answer.status, None, used, estimated=counted is None)
+        used = counted or Tokens(input=measures.input_of(call), output=written)
+        guessed = measures.bill(call, used, document, counted=counted is not None)
+        self._settle(call, answer.status, None, used, estimated=guessed)
 
     async def _metered(
         self, call: Call, status: int, chunks: AsyncGenerator[bytes, None], tally: Tally, rescue: Rescue | None
@@ -223,7 +224,7 @@ class Meter:
         self, call: Call, tally: Tally, status: int, error: UpstreamFailed
     ) -> tuple[UpstreamFailed | None, bytes]:
         """How a stream ends that nobody continues, and its last bytes: well, where only its end was not said."""
-        rest = _rest(call, tally) if isinstance(error, UpstreamTimeout) else None
+        rest = measures.rest(call, tally) if isinstance(error, UpstreamTimeout) else None
         if rest is None:
             return error, self._broken_off(call, tally, error)
         self._settle_stream(call, tally, status, None)
@@ -241,11 +242,10 @@ class Meter:
     def _settle_stream(self, call: Call, tally: Tally, status: int, code: str | None) -> None:
         if call.settled:
             return
-        whole = tally.done or tally.finished
-        if tally.usage is not None and whole:
-            self._settle(call, status, code, tally.usage, estimated=False)
-            return
-        self._settle(call, status, code, _cut(call, tally), estimated=True)
+        counted = tally.usage if tally.done or tally.finished else None
+        used = counted or measures.cut(call, tally)
+        estimated = measures.bill(call, used, {}, counted=counted is not None)
+        self._settle(call, status, code, used, estimated=estimated)
 
     def _settle(self, call: Call, status: int, code: str | None, used: Tokens, *, estimated: bool) -> None:
         if call.settled:
@@ -320,31 +320,6 @@ def _document(answer: Answer, spoken: Task) -> Mapping[str, Any]:
     return document
 
 
-def _rest(call: Call, tally: Tally) -> bytes | None:
-    """What is left of a stream whose model said that it had finished, and which then fell silent.
-
-    None where it did not say so, for all the answers that were asked for, or where what came last was not whole.
-    """
-    answers = call.request.output[1] if call.request.output else 1
-    if not tally.finished or tally.failed or answers != 1:
-        return None
-    with contextlib.suppress(UpstreamFailed):
-        return tally.close()
-    return None
-
-
-def _cut(call: Call, tally: Tally) -> Tokens:
-    """What a stream used that was cut: it brought no usage, or the beginning of it.
-
-    Each piece is a token or more, of four bytes or so. Whoever translates another's stream into Anthropic's (as we do)
-    begins with an input of none, for want of knowing.
-    """
-    told = tally.usage or Tokens()
-    told.input = told.input or _input(call)
-    told.output = max(told.output, tally.pieces, tally.written // 4)
-    return told
-
-
 def _tally(call: Call, headers: Mapping[str, str], rescue: Rescue | None) -> Tally:
     """What reads the stream of the attempt under way, and puts it into the caller's dialect if that is another."""
     asked, spoken = call.request, call.attempt.task if call.attempt else call.request.task
@@ -390,10 +365,3 @@ def _cancelled_by(error: BaseException) -> type[GatewayError]:
     if isinstance(error, asyncio.CancelledError):
         return ClientGone if LEFT in error.args else Overloaded
     return ClientGone if isinstance(error, GeneratorExit) else GatewayError
-
-
-def _input(call: Call) -> int:
-    """The likely input of a call whose provider did not count it. What limits claim is more: an upper estimate."""
-    if call.request.task is Task.COUNT_TOKENS:
-        return 0
-    return call.input_estimate if call.counted else tokens.likely(call.request.body)

@@ -52,7 +52,15 @@ FLOORS = {
         ],
         *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok", "gateway.shadow"],
         *["gateway.plane", "gateway.reload", "gateway.explain"],
-        *["gateway.usage", "gateway.ledger", "gateway.cache", "gateway.flights", "gateway.streaming"],
+        *[
+            "gateway.measures",
+            "gateway.units",
+            "gateway.usage",
+            "gateway.ledger",
+            "gateway.cache",
+            "gateway.flights",
+            "gateway.streaming",
+        ],
         *[
             "promptlab.lab",
             "promptlab.prompts",

@@ -64,7 +64,11 @@ class ChatDialect:
     def usage(self, document: Mapping[str, Any]) -> Tokens | None:
         """The tokens a whole answer states (`Dialect.usage`)."""
         usage = document.get("usage")
-        return read_usage(usage) if isinstance(usage, dict) else None
+        if not isinstance(usage, dict):
+            return None
+        found = read_usage(usage)
+        found.tier = sse.served(document)
+        return found
 
     def tally(self, body: Mapping[str, Any], through: Through | None) -> ChatTally:
         """Reads chunks; the usage event is for callers who asked for it (`Dialect.tally`)."""

@@ -63,6 +63,7 @@ class ChatTally(Tally):
         if not isinstance(usage, dict):
             return False
         self.usage = read_usage(usage)
+        self.usage.tier = sse.served(document)
         return self._hide_usage and not choices
 
     def _note_choice(self, choice: dict[str, Any]) -> None:
@@ -119,9 +120,14 @@ def _rest_of(delta: dict[str, Any]) -> list[Any]:
 def read_usage(usage: dict[str, Any]) -> Tokens:
     """Tokens from OpenAI's `usage` object; what is missing or not a number counts as none."""
     read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    return Tokens(
-        sse.count(usage, "prompt_tokens"),
-        sse.count(usage, "completion_tokens"),
-        sse.count(read, "cached_tokens") if read else 0,
-        sse.count(written, "reasoning_tokens") if written else 0,
-    )
+    found = Tokens(sse.count(usage, "prompt_tokens"), sse.count(usage, "completion_tokens"))
+    if read:
+        found.cached = sse.count(read, "cached_tokens")
+        found.written = sse.count(read, "cache_write_tokens")
+        found.heard = sse.count(read, "audio_tokens")
+    if written:
+        found.reasoning = sse.count(written, "reasoning_tokens")
+        found.spoken = sse.count(written, "audio_tokens")
+    if "cache_creation_input_tokens" in usage:
+        found.written = found.written or sse.count(usage, "cache_creation_input_tokens")
+    return found

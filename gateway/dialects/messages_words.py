@@ -101,12 +101,15 @@ def shows_reasoning(body: Mapping[str, Any]) -> bool:
 
 def tokens(usage: Mapping[str, Any]) -> Tokens:
     """Tokens from Anthropic's `usage`, whose `input_tokens` leave out what was read from a cache or written to one."""
-    cached = sse.count(usage, "cache_read_input_tokens")
+    cached, created = sse.count(usage, "cache_read_input_tokens"), sse.count(usage, "cache_creation_input_tokens")
+    kept = min(created, sse.count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"))
     return Tokens(
-        input=sse.count(usage, "input_tokens") + cached + sse.count(usage, "cache_creation_input_tokens"),
+        input=sse.count(usage, "input_tokens") + cached + created,
         output=sse.count(usage, "output_tokens"),
         cached=cached,
         reasoning=sse.count(usage.get("output_tokens_details"), "thinking_tokens"),
+        written=created - kept,
+        kept=kept,
     )
 
 

@@ -65,4 +65,9 @@ def read_tokens(document: Mapping[str, Any]) -> Tokens | None:
     found = read_usage(usage)
     found.output = found.output or sse.count(usage, "output_tokens")
     found.input = found.input or sse.count(usage, "input_tokens") or sse.count(usage, "total_tokens")
+    # Images say `input_tokens_details`, transcriptions `input_token_details`.
+    read = usage.get("input_tokens_details") or usage.get("input_token_details")
+    found.heard = found.heard or sse.count(read, "audio_tokens")
+    found.seen = sse.count(read, "image_tokens")
+    found.cached = found.cached or sse.count(read, "cached_tokens")
     return found if found.input or found.output else None

@@ -80,7 +80,11 @@ class ResponsesDialect:
     def usage(self, document: Mapping[str, Any]) -> Tokens | None:
         """The tokens a whole answer states (`Dialect.usage`)."""
         usage = document.get("usage")
-        return responses_usage.read(usage) if isinstance(usage, dict) else None
+        if not isinstance(usage, dict):
+            return None
+        found = responses_usage.read(usage)
+        found.tier = sse.served(document)
+        return found
 
     def tally(self, body: Mapping[str, Any], through: Through | None) -> ResponsesTally:
         """Reads events; every stream says its usage (`Dialect.tally`)."""

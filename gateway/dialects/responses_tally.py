@@ -30,8 +30,9 @@ class ResponsesTally(sse.Tally):
             self.finished = self.done = True
             response = document.get("response")
             usage = response.get("usage") if isinstance(response, dict) else None
-            if isinstance(usage, dict):
+            if isinstance(usage, dict) and isinstance(response, dict):
                 self.usage = responses_usage.read(usage)
+                self.usage.tier = sse.served(response)
         elif of in ("error", "response.failed") or (of is None and document.get("error")):
             raise failure(document)
         return False

@@ -12,11 +12,13 @@ from gateway.money import Tokens
 
 def read(usage: Mapping[str, Any]) -> Tokens:
     """Tokens from a `usage` object; what is missing or not a number counts as none."""
+    read = usage.get("input_tokens_details")
     return Tokens(
         input=sse.count(usage, "input_tokens"),
         output=sse.count(usage, "output_tokens"),
-        cached=sse.count(usage.get("input_tokens_details"), "cached_tokens"),
+        cached=sse.count(read, "cached_tokens"),
         reasoning=sse.count(usage.get("output_tokens_details"), "reasoning_tokens"),
+        written=sse.count(read, "cache_write_tokens"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from gateway.dialects import lenient
@@ -174,6 +174,12 @@ def count(holder: Any, name: str) -> int:
     """A number of tokens from a provider's `usage`; what is missing or no number counts as none."""
     value = holder.get(name) if isinstance(holder, dict) else None
     return min(value, _MOST) if isinstance(value, int) and value > 0 else 0
+
+
+def served(document: Mapping[str, Any]) -> str:
+    """How an answer was served: `flex`, `priority`; "" where that is nothing special."""
+    tier = document.get("service_tier")
+    return tier if isinstance(tier, str) else ""
 
 
 def error_in(document: dict[str, Any]) -> Any:

@@ -247,7 +247,7 @@ def test_the_shipped_price_file_is_valid_and_so_is_its_example(tmp_path: Path) -
     assert PriceTable.load(tmp_path, None).own == {}
     shown = re.sub(r"^#  ", "  ", text, flags=re.MULTILINE).replace("prices: {}", "prices:")
     (tmp_path / "config" / "prices.yaml").write_text(shown)
-    assert list(PriceTable.load(tmp_path, None).own) == ["gpu/qwen3-8b"]
+    assert list(PriceTable.load(tmp_path, None).own) == ["gpu/flux", "gpu/qwen3-8b"]
 
 
 def _described(node: Any, path: str, found: list[str]) -> None:

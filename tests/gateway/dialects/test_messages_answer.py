@@ -68,7 +68,9 @@ def test_chat_reads_all_of_an_answer() -> None:
             "cache_creation_input_tokens": 200,
         },
     }
-    assert MESSAGES.usage(message(usage=CACHED)) == Tokens(input=3210, output=50, cached=3000, reasoning=20)
+    assert MESSAGES.usage(message(usage=CACHED)) == Tokens(
+        input=3210, output=50, cached=3000, reasoning=20, written=200
+    )
 
 
 def completion(finish: str | None = "stop", stopped_by: object = None, **fields: Any) -> dict[str, Any]:

@@ -304,7 +304,7 @@ def test_a_native_stream_that_breaks_off_has_its_input_and_its_text() -> None:
     tally.feed(sent(script))
     with pytest.raises(UpstreamFailed, match="broke off"):
         tally.close()
-    assert tally.usage == Tokens(input=3210, output=2, cached=3000, reasoning=20)
+    assert tally.usage == Tokens(input=3210, output=2, cached=3000, reasoning=20, written=200)
     assert (tally.written, tally.pieces) == (5, 2)
 
 

@@ -171,7 +171,7 @@ def test_tokens_written_to_a_cache_keep_their_name() -> None:
     chat = RESPONSES.answer_to_chat(response(message(text("a")), usage=written))
     assert chat["usage"]["cache_creation_input_tokens"] == 3
     assert RESPONSES.answer_from_chat(chat, ASKED)["usage"] == written
-    assert RESPONSES.usage({"usage": written}) == Tokens(input=9, output=4, cached=5, reasoning=2)
+    assert RESPONSES.usage({"usage": written}) == Tokens(input=9, output=4, cached=5, reasoning=2, written=3)
     assert RESPONSES.usage({}) is None
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from gateway.counters_redis import pool_of
+from gateway.counters_pool import pool_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -28,7 +28,9 @@ OPENED = frozenset((Rule.BUDGET, Rule.RPD, Rule.TPD))
 
 
 class Counters(Protocol):
-    """One interface wherever the counters live."""
+    """One interface wherever the counters live. `members` is how many processes count there, as far as is known."""
+
+    members: int
 
     async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """All of `claims`, in one step that no other caller can come between, or none of them.
@@ -165,6 +167,8 @@ _NO_WINDOW = _Window()
 
 class MemoryCounters:
     """Counters of this process. Atomic because nothing in `take` awaits: one event loop runs it."""
+
+    members = 1
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

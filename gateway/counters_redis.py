@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.counters import WINDOW, MemoryCounters
-from gateway.counters_scripts import SETTLE, SPEND, TAKE
-from gateway.errors import BudgetUnavailable, ConfigError
+from gateway.counters_pool import pool_of
+from gateway.counters_scripts import HOLD, MEET, OPEN, SETTLE, SPEND, TAKE
+from gateway.errors import BudgetUnavailable
 from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 log = logging.getLogger(__name__)
@@ -32,6 +31,9 @@ _REST, _LONGEST_REST = 1.0, 10.0
 _CONNECTIONS, _QUEUE = 16, 5.0
 #: Leases renewed in one round trip.
 _BATCH = 100
+#: How often each process looks whether Redis was emptied, and for how long all wait with budgets once one has seen it:
+#: by then the others have too, and SQL has what was settled before (`ledger.FILL`).
+_WATCH, _WAIT = 0.5, 2.0
 
 #: Seconds a window that was opened is kept after its last call. Then a day's is over, no attempt holds any of a budget,
 #: and the ledger knows what was spent of it.
@@ -40,16 +42,20 @@ _OPENED_KEPT = 8 * 86400
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What Redis holds for one claim: under which key and id, and how much ("c": one call at once; "d…": of a day)."""
+    """What Redis holds for one claim: under which key and id, and how much ("c": one call at once; "d…": of a day).
+
+    It was granted in `epoch`: a Redis that was emptied since knows nothing of it.
+    """
 
     id: str
     scope: str
     key: str
     fit: str
+    epoch: str
 
 
 class RedisCounters:
-    """Counters in Redis. While it is gone, limits go on in this process alone, each at its full height, and say so."""
+    """Counters in Redis. While it is gone, limits go on in this process alone, each at its share of the height."""
 
     def __init__(self, url: str, prefix: str = "promptyard") -> None:
         self._redis = redis.Redis.from_pool(pool_of(url, _CONNECTIONS, _PATIENCE))
@@ -59,12 +65,24 @@ class RedisCounters:
         self._take = self._redis.register_script(TAKE)
         self._settle = self._redis.register_script(SETTLE)
         self._spend = self._redis.register_script(SPEND)
+        self._open = self._redis.register_script(OPEN)
+        self._hold = self._redis.register_script(HOLD)
+        self._meet = self._redis.register_script(MEET)
+        #: What Redis was called when this process met it last, and how many processes counted there then.
+        self._epoch = ""
+        self.members = 1
+        self._member = secrets.token_hex(8)
+        self._meeting: asyncio.Task[None] | None = None
         self._local = MemoryCounters()
         self._there = asyncio.Event()
         self._there.set()
         self._rest = 0.0
         self._return: asyncio.Task[None] | None = None
         self._running: set[_Held] = set()
+        #: What running attempts hold of budgets.
+        self._holding: dict[_Held, None] = {}
+        #: What days were opened with in this process, while Redis is gone.
+        self._opened_here: dict[tuple[str, Rule], int] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._renewal: asyncio.Task[None] | None = None
 
@@ -83,45 +101,55 @@ class RedisCounters:
             raise
 
     async def _take_here(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
-        """In this process alone. Limits go on so; of a budget, nobody here knows what others spend."""
+        """In this process alone, of this process's share. Of a budget, nobody here knows what others spend."""
         if any(claim.rule is Rule.BUDGET for claim in claims):
             raise _unavailable()
-        return await self._local.take(claims)
+        shares = [claim._replace(limit=self._share(claim)) for claim in claims]
+        taken = await self._local.take(shares)
+        if isinstance(taken, Grant):
+            return taken
+        whole = claims[next(number for number, share in enumerate(shares) if share is taken.claim)]
+        return taken._replace(claim=whole)
+
+    def _share(self, claim: Claim) -> int:
+        """How much of a limit this process may give out while it cannot ask: that of each, rounded down."""
+        before = self._opened_here.get((claim.scope, claim.rule), 0)
+        return before + max(0, claim.limit - before) // self.members
+
+    async def _open_here(self, claim: Claim, used: int) -> None:
+        self._opened_here.setdefault((claim.scope, claim.rule), used)
+        await self._local.open(claim, used)
 
     async def open(self, claim: Claim, used: int) -> None:
         """Begin a window (`Counters.open`)."""
         if claim.rule is not Rule.BUDGET and not self._there.is_set():
-            await self._local.open(claim, used)
+            await self._open_here(claim, used)
             return
-        key = self._key(claim)
         try:
-            async with self._places, self._redis.pipeline(transaction=True) as pipe:
-                for command in (("HSETNX", key, "used", used), ("HSETNX", key, "held", 0)):
-                    pipe.execute_command(*command)
-                pipe.execute_command("EXPIRE", key, _OPENED_KEPT)
-                await pipe.execute()
+            async with self._places:
+                await self._open(keys=[self._key(claim)], args=[used, _OPENED_KEPT])
         except (RedisError, OSError) as error:
             self._gone(error)
             if claim.rule is Rule.BUDGET:
                 raise _unavailable() from None
-            await self._local.open(claim, used)
+            await self._open_here(claim, used)
 
     def spend(self, money: Sequence[object], cost: int) -> None:
         """Correct what is held of budgets to what it cost (`Counters.spend`), as soon as Redis can be told."""
         told = [held for held in money if isinstance(held, _Held)]
+        for held in told:
+            self._holding.pop(held, None)
         if told:
             self._tell_beside(self._tell_cost(told, cost))
 
     async def _tell_cost(self, told: Sequence[_Held], cost: int) -> None:
-        again = 0
         while True:
             await self._there.wait()
             try:
                 async with self._places:
-                    await self._spend(keys=[held.key for held in told], args=[told[0].id, cost, again])
+                    await self._spend(keys=[held.key for held in told], args=[told[0].id, cost])
             except (RedisError, OSError) as error:
                 self._gone(error)
-                again = 1
             else:
                 return
 
@@ -136,18 +164,57 @@ class RedisCounters:
         try:
             if not self._there.is_set():
                 return await self._take_here(claims)
-            answer = await self._take(keys=self._keys(claims), args=_arguments(grant_id, claims))
+            answer = await self._answer(grant_id, claims)
         except (RedisError, OSError) as error:
             self._gone(error)
             return await self._take_here(claims)
         finally:
             self._places.release()
         self._rest = 0.0
+        if answer[0] >= 3:
+            raise _unavailable()
         if answer[0] == 2:
             return Unknown(claims[answer[1] - 1])
         if not answer[0]:
             return Refusal(claims[answer[1] - 1], answer[2], max(0.0, answer[3] / 1e6), answer[4])
         return self._granted(grant_id, claims, answer[1:])
+
+    async def _answer(self, grant_id: str, claims: Sequence[Claim]) -> Any:
+        """What Redis says to `claims`, once it is one that this process has met."""
+        for _ in range(3):
+            if self._epoch:
+                keys = [self._name("epoch"), self._name("wait"), *self._keys(claims)]
+                answer = await self._take(keys=keys, args=_arguments(grant_id, self._epoch, claims))
+                if answer[0] != 3:
+                    return answer
+            await self._met()
+        return [3]  # emptied again and again
+
+    async def _met(self) -> None:
+        """Meet Redis; where it is another than the one that was met before, put back what this process holds there.
+
+        However many ask, one does it.
+        """
+        if self._meeting is None or self._meeting.done():
+            self._meeting = asyncio.create_task(self._meet_it())
+        await asyncio.shield(self._meeting)
+
+    async def _meet_it(self) -> None:
+        keys = [self._name(name) for name in ("epoch", "wait", "members")]
+        lease, wait = int(_LEASE * 1e6), int(_WAIT * 1000)
+        epoch, members = await self._meet(keys, [self._epoch, secrets.token_hex(8), self._member, lease, wait])
+        self.members = max(1, members)
+        epoch = epoch.decode()
+        if epoch == self._epoch:
+            return
+        if self._epoch:
+            log.warning("Redis was emptied: what this process holds is put back, budgets wait for %g s.", _WAIT)
+        await self._put_leases()
+        for held in list(self._holding):
+            await self._hold(keys=[held.key], args=[held.id, held.fit, _OPENED_KEPT])
+            if held not in self._holding:  # settled meanwhile, perhaps before it was put back
+                await self._spend(keys=[held.key], args=[held.id, 0])
+        self._epoch = epoch
 
     def _forsaken(self, asked: asyncio.Task[Grant | Refusal | Unknown]) -> None:
         if not asked.cancelled() and asked.exception() is None and isinstance(grant := asked.result(), Grant):
@@ -180,9 +247,13 @@ class RedisCounters:
             return
         try:
             async with self._places:
-                await self._settle(keys=keys, args=[told[0].id, tokens, *(held.fit for held in told)])
+                await self._settle(keys=keys, args=[told[0].id, tokens, *map(self._fit, told)])
         except (RedisError, OSError) as error:
             self._gone(error)
+
+    def _fit(self, held: _Held) -> str:
+        """How much was claimed: of a day, in a Redis that was emptied since, nothing."""
+        return "d0" if held.fit.startswith("d") and held.epoch != self._epoch else held.fit
 
     async def start(self) -> None:
         """Begin looking for Redis and renewing the leases of running calls. Waits for neither."""
@@ -192,7 +263,10 @@ class RedisCounters:
         """Stop renewing and hang up."""
         if self._telling and self._there.is_set():
             await asyncio.wait(self._telling, timeout=_PATIENCE)
-        ending = {task for task in (self._renewal, self._return, *self._telling) if task is not None}
+        if self._epoch and self._there.is_set():
+            with contextlib.suppress(RedisError, OSError):
+                await self._redis.zrem(self._name("members"), self._member)
+        ending = {task for task in (self._renewal, self._return, self._meeting, *self._telling) if task is not None}
         while ending:
             for task in ending:
                 task.cancel()
@@ -202,46 +276,57 @@ class RedisCounters:
 
     def status(self) -> str:
         """ "redis", or that it is gone."""
-        return "redis" if self._there.is_set() else "redis is gone: limits are kept by this process"
+        if self._there.is_set():
+            return "redis"
+        share = f", 1/{self.members} of each" if self.members > 1 else ""
+        return f"redis is gone: limits are kept by this process{share}"
 
     def _granted(self, grant_id: str, claims: Sequence[Claim], answer: Sequence[int]) -> Grant:
-        grant = Grant([])
+        grant, epoch = Grant([]), self._epoch
         for claim, fit, left in zip(claims, answer[::2], answer[1::2], strict=True):
             if claim.rule is Rule.CONCURRENCY:
-                held = _Held(grant_id, claim.scope, self._key(claim), "c")
+                held = _Held(grant_id, claim.scope, self._key(claim), "c", epoch)
                 self._running.add(held)
                 grant.held.append(held)
                 continue
             if claim.rule is Rule.BUDGET:
-                grant.money = (*grant.money, _Held(grant_id, claim.scope, self._key(claim), str(fit)))
+                of_budget = _Held(grant_id, claim.scope, self._key(claim), str(fit), epoch)
+                self._holding[of_budget] = None
+                grant.money = (*grant.money, of_budget)
                 continue
             if claim.rule in (Rule.TPM, Rule.TPD):
                 of_day = "d" if claim.rule is Rule.TPD else ""
-                grant.held.append(_Held(grant_id, claim.scope, self._key(claim), f"{of_day}{fit}"))
+                grant.held.append(_Held(grant_id, claim.scope, self._key(claim), f"{of_day}{fit}", epoch))
             grant.standings.append(Standing(claim, max(0, left), 60.0))
         return grant
 
     async def _renew(self) -> None:
+        """Lengthen leases now and then, and look more often whether Redis was emptied."""
+        looks = 0
         while True:
             try:
-                await self._renew_leases()
+                if looks % round(_RENEW / _WATCH) == 0:
+                    await self._met()
+                    await self._put_leases()
+                elif await self._redis.get(self._name("epoch")) != self._epoch.encode():
+                    await self._met()
             except (RedisError, OSError) as error:
                 self._gone(error)
-            await asyncio.sleep(_RENEW)
+            looks += 1
+            await asyncio.sleep(_WATCH)
             await self._there.wait()
 
-    async def _renew_leases(self) -> None:
+    async def _put_leases(self) -> None:
         """Lengthen the lease of every running call, and put back those that ended while Redis was gone."""
         running = list(self._running)
-        async with self._places:
-            seconds, micros = await self._redis.time()
-            end = seconds * 1_000_000 + micros + int(_LEASE * 1e6)
-            for at in range(0, len(running), _BATCH):
-                renewed = [held for held in running[at : at + _BATCH] if held in self._running]
-                await self._send([("ZADD", held.key, end, held.id) for held in renewed])
-                await self._send([("EXPIRE", key, 120) for key in {held.key for held in renewed}])
-                # Settled meanwhile, on another connection: it may have been taken out before it was put back.
-                await self._send([("ZREM", held.key, held.id) for held in renewed if held not in self._running])
+        seconds, micros = await self._redis.time()
+        end = seconds * 1_000_000 + micros + int(_LEASE * 1e6)
+        for at in range(0, len(running), _BATCH):
+            renewed = [held for held in running[at : at + _BATCH] if held in self._running]
+            await self._send([("ZADD", held.key, end, held.id) for held in renewed])
+            await self._send([("EXPIRE", key, 120) for key in {held.key for held in renewed}])
+            # Settled meanwhile, on another connection: it may have been taken out before it was put back.
+            await self._send([("ZREM", held.key, held.id) for held in renewed if held not in self._running])
 
     async def _send(self, commands: Sequence[tuple[str | int, ...]]) -> None:
         if commands:
@@ -264,40 +349,27 @@ class RedisCounters:
             # Short again only after a call that went well: an answer to this alone may not mean much.
             self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
             with contextlib.suppress(RedisError, OSError):
-                await self._renew_leases()
+                await self._met()
+                await self._put_leases()
                 break
         log.warning("Redis answers again.")
         self._local.forget_opened()
+        self._opened_here.clear()
         self._there.set()
 
     def _key(self, claim: Claim) -> str:
         # Braces keep every key on one slot of a cluster: a script may touch only one.
-        return f"{{{self._prefix}}}:{claim.rule}:{claim.scope}"
+        return self._name(f"{claim.rule}:{claim.scope}")
+
+    def _name(self, name: str) -> str:
+        return f"{{{self._prefix}}}:{name}"
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]
 
 
-def pool_of(url: str, connections: int, patience: float) -> redis.BlockingConnectionPool:
-    """Connections to the Redis at `url`, each wait on one bounded by `patience` seconds. Raises `ConfigError`."""
-    try:
-        pool: redis.BlockingConnectionPool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            # A script that was sent may have run: sending it again would claim twice.
-            retry=Retry(NoBackoff(), 0),
-        )
-        pool.connection_class(**pool.connection_kwargs)  # refuses an option it does not know
-    except (ValueError, TypeError):
-        # `from None`: the library repeats parts of the address, which may hold a password.
-        raise ConfigError("The Redis address cannot be used: write redis://:password@host:6379/0.") from None
-    return pool
-
-
-def _arguments(grant_id: str, claims: Sequence[Claim]) -> list[str | int]:
-    asked: list[str | int] = [grant_id]
+def _arguments(grant_id: str, epoch: str, claims: Sequence[Claim]) -> list[str | int]:
+    asked: list[str | int] = [grant_id, epoch]
     for claim in claims:
         asked += (claim.rule.value, claim.limit, claim.amount, claim.least)
     return [*asked, int(_LEASE * 1e6), _OPENED_KEPT]
@@ -305,5 +377,6 @@ def _arguments(grant_id: str, claims: Sequence[Claim]) -> list[str | int]:
 
 def _unavailable() -> BudgetUnavailable:
     return BudgetUnavailable(
-        "A budget applies, and what is left of it is in Redis, which does not answer. Try again in 5 s.", retry_after=5
+        "A budget applies, and what is left of it is in Redis, which does not answer just now. Try again in 2 s.",
+        retry_after=2,
     )

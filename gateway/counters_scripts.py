@@ -5,22 +5,26 @@ from __future__ import annotations
 # Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
 # sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
 # A budget's window is a hash: `used` (spent and held), `held`, and what each running attempt holds by its id;
-# a day's is one of `used` alone.
+# a day's is one of `used` alone. Two keys stand before those of claims: the epoch, whose value whoever asks must know
+# (else Redis was emptied since), and one that is there while nobody may have anything of a budget.
 TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local id, window = ARGV[1], 60000000
+local id, window = table.remove(ARGV, 1), 60000000
+if redis.call('GET', table.remove(KEYS, 1)) ~= table.remove(ARGV, 1) then return {3} end
+local waiting = redis.call('EXISTS', table.remove(KEYS, 1)) == 1
 local function opened(rule) return rule == 'max_budget' or rule == 'rpd' or rule == 'tpd' end
 local fits = {}
 for i = 1, #KEYS / 2 do
   local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
-  local a = 2 + (i - 1) * 4
+  local a = 1 + (i - 1) * 4
   local rule, limit, amount, least = ARGV[a], tonumber(ARGV[a+1]), tonumber(ARGV[a+2]), tonumber(ARGV[a+3])
   local used
   if rule == 'concurrency' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     used = redis.call('ZCARD', key)
   elseif opened(rule) then
+    if waiting and rule == 'max_budget' then return {4} end
     used = redis.call('HGET', key, 'used')
     if not used then return {2, i} end
     used = tonumber(used)
@@ -53,7 +57,7 @@ end
 local answer = {1}
 for i = 1, #KEYS / 2 do
   local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
-  local rule, limit = ARGV[2 + (i - 1) * 4], tonumber(ARGV[3 + (i - 1) * 4])
+  local rule, limit = ARGV[1 + (i - 1) * 4], tonumber(ARGV[2 + (i - 1) * 4])
   local fit, used = fits[i][1], fits[i][2]
   if rule == 'concurrency' then
     redis.call('ZADD', key, now + tonumber(ARGV[#ARGV - 1]), id)
@@ -101,17 +105,45 @@ for i = 1, #KEYS / 2 do
   end
 end
 """
-# What Redis does not hold is counted all the same: it was emptied meanwhile, and opened anew with what was spent. Not
-# when it is told again: then it was told already, and only its answer was lost.
+# What is not held any more was settled, or Redis was emptied since: then the window is opened with it. So it is with
+# what was put back and is settled before the window is opened.
 SPEND = """
 local field, cost = 'r:' .. ARGV[1], tonumber(ARGV[2])
 for _, key in ipairs(KEYS) do
   local held = redis.call('HGET', key, field)
-  if held or (ARGV[3] == '0' and redis.call('EXISTS', key) == 1) then
-    held = tonumber(held or '0')
-    redis.call('HINCRBY', key, 'used', cost - held)
+  if held then
+    if redis.call('HEXISTS', key, 'used') == 1 then redis.call('HINCRBY', key, 'used', cost - held) end
     redis.call('HINCRBY', key, 'held', 0 - held)
     redis.call('HDEL', key, field)
   end
 end
+"""
+# What running attempts hold was perhaps put back before their window was opened.
+OPEN = """
+if redis.call('HSETNX', KEYS[1], 'used', ARGV[1]) == 1 then
+  redis.call('HINCRBY', KEYS[1], 'used', redis.call('HGET', KEYS[1], 'held') or 0)
+end
+redis.call('HSETNX', KEYS[1], 'held', 0)
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+"""
+# Put back what a running attempt holds, in a Redis that was emptied.
+HOLD = """
+if redis.call('HSETNX', KEYS[1], 'r:' .. ARGV[1], ARGV[2]) == 1 then
+  redis.call('HINCRBY', KEYS[1], 'held', ARGV[2])
+  if redis.call('HEXISTS', KEYS[1], 'used') == 1 then redis.call('HINCRBY', KEYS[1], 'used', ARGV[2]) end
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+end
+"""
+# The epoch, begun where there is none, and how many processes count here. Whoever knew another one has everybody wait
+# with budgets: until all have put back what they hold, and SQL has what they settled.
+MEET = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local known, begun, member, lease, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+redis.call('SET', KEYS[1], begun, 'NX')
+local epoch = redis.call('GET', KEYS[1])
+if known ~= '' and known ~= epoch then redis.call('SET', KEYS[2], 1, 'PX', wait) end
+redis.call('ZADD', KEYS[3], now + lease, member)
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+return {epoch, redis.call('ZCARD', KEYS[3])}
 """

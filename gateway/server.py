@@ -168,6 +168,7 @@ class Application:
         return [
             Gauge("promptyard_running_calls", "Calls under way", lambda: self.plane.running),
             Gauge("promptyard_counters_shared", loops, lambda: "gone" not in self._counters.status()),
+            Gauge("promptyard_processes", "Processes that share the counters", lambda: self._counters.members),
             Gauge("promptyard_ready", "1 once every part is ready", lambda: self._states()["status"] == "ready"),
         ]
 

@@ -47,8 +47,8 @@ PROVEN: Mapping[str, tuple[str, ...]] = {
         "tests/acceptance/test_limits.py::test_tokens_are_never_given_twice",
     ),
     "with replicas, each grants the whole limit (litellm#40291, #27736)": (
-        "tests/gateway/test_counters.py::test_two_processes_share_redis",
-        "tests/gateway/test_counters.py::test_without_redis_limits_go_on_here_and_say_so",
+        "tests/gateway/test_counters_redis.py::test_two_processes_share_redis",
+        "tests/gateway/test_counters_redis.py::test_without_redis_limits_go_on_here_and_say_so",
     ),
     "a limit grants a third less than it says (litellm#24677)": (
         "tests/gateway/test_counters.py::test_of_200_at_once_exactly_50_pass",

@@ -106,3 +106,29 @@ async def test_a_redis_that_is_back_is_believed_again(fresh_redis: str) -> None:
         assert await counters.take([calls(9)]) == Unknown(calls(9))  # and not what was counted in the outage before
     finally:
         await counters.close()
+
+
+async def test_a_share_of_a_day_is_of_what_was_left_of_it(fresh_redis: str) -> None:
+    counters = RedisCounters(fresh_redis)
+    try:
+        await counters.take([calls(9)])
+        counters.members = 2
+        await counters._open_here(calls(9), 4)
+        taken = [await counters._take_here([calls(9)]) for _ in range(3)]
+        assert [type(one) for one in taken] == [Grant, Grant, Refusal]
+    finally:
+        await counters.close()
+
+
+async def test_tokens_of_a_call_that_ran_while_redis_was_emptied_are_counted_whole(fresh_redis: str) -> None:
+    counters = RedisCounters(fresh_redis)
+    try:
+        await counters.open(tokens(1), 10)
+        grant = await taken(counters, tokens(70))
+        redis_service.empty(fresh_redis)
+        assert await counters.take([tokens(1)]) == Unknown(tokens(1))
+        await counters.open(tokens(1), 10)
+        await settle(counters, grant, 20)
+        assert await used(counters, tokens(1)) == 30
+    finally:
+        await counters.close()

@@ -41,6 +41,7 @@ ALLOWED = (
     click.option("--rpm", type=_NUMBER, help="Requests a minute"),
     click.option("--tpm", type=_NUMBER, help="Tokens a minute"),
     click.option("--concurrency", type=_NUMBER, help="Calls at once"),
+    click.option("--window", type=click.Choice(["sliding", "fixed"]), help="Of minutes"),
     click.option("--rpd", type=_NUMBER, help="Requests a day, UTC"),
     click.option("--tpd", type=_NUMBER, help="Tokens a day, UTC"),
     click.option("--max-budget", metavar="USD", help="What it may spend"),
@@ -115,11 +116,11 @@ def _pair(text: str) -> tuple[str, str]:
 def _user_limit(text: str) -> tuple[str, Any]:
     """One limit of end users, as the admin API has it."""
     name, _, value = text.partition("=")
-    if name in ("max_budget", "budget_duration"):
+    if name in ("max_budget", "budget_duration", "window"):
         return name, None if value == _NONE else value
     if name not in ("rpm", "tpm", "concurrency", "rpd", "tpd"):
         raise click.BadParameter(
-            f"'{text[:40]}' is none of rpm=, tpm=, concurrency=, rpd=, tpd=, max_budget=, budget_duration=.",
+            f"'{text[:40]}' is none of rpm=, tpm=, concurrency=, window=, rpd=, tpd=, max_budget=, budget_duration=.",
             param_hint="--user-limits",
         )
     try:

@@ -170,7 +170,7 @@ def _route(name: str, model: RouteModel) -> Route:
 def _limits(model: LimitsModel) -> Limits:
     budget = None if model.max_budget is None else Budget(nano(model.max_budget), model.budget_duration)
     soft = None if model.soft_budget is None else Budget(nano(model.soft_budget), model.budget_duration)
-    return Limits(model.rpm, model.tpm, model.concurrency, budget, model.rpd, model.tpd, soft)
+    return Limits(model.rpm, model.tpm, model.concurrency, budget, model.rpd, model.tpd, soft, model.window == "fixed")
 
 
 def _fault(model: FaultModel) -> Fault:

@@ -47,6 +47,10 @@ class LimitsModel(Strict):
         None, description="In which budgets are spent: 15m, 1h, 1d, 1w, 30d, 1mo; for ever where not written"
     )
 
+    window: Literal["sliding", "fixed"] = Field(
+        "sliding", description="Whether a minute is the last 60 s before each call, or the clock's"
+    )
+
     @model_validator(mode="after")
     def _budget(self) -> Self:
         if self.budget_duration is not None and self.max_budget is None and self.soft_budget is None:

@@ -11,7 +11,7 @@ from gateway import users
 from gateway.counters import OPENED, Counters
 from gateway.errors import BadRequest, BudgetUnavailable, GatewayError, NotFound
 from gateway.keys import ADMIN, Keys
-from gateway.limits import of_day
+from gateway.limits import of_day, of_minute
 from gateway.money import usd
 from gateway.owners import Key, Scope
 from gateway.plane import Plane, Snapshot
@@ -142,7 +142,7 @@ def _task_rule(route: Route, task: Task) -> Document:
 
 
 async def _limits(counters: Counters | None, scope: str, limits: Limits) -> list[Document]:
-    told = [await _limit(counters, scope, rule, limit) for rule, limit in _stated(limits)]
+    told = [await _limit(counters, scope, rule, limit, fixed=limits.fixed) for rule, limit in _stated(limits)]
     return told if limits.budget is None else [*told, await _budget(counters, scope, limits.budget)]
 
 
@@ -156,11 +156,13 @@ def _allowed(budget: Budget) -> str:
     return f"{usd(budget.most)} in {budget.duration}" if budget.duration else f"{usd(budget.most)} in all"
 
 
-async def _limit(counters: Counters | None, scope: str, rule: Rule, limit: int) -> Document:
+async def _limit(counters: Counters | None, scope: str, rule: Rule, limit: int, *, fixed: bool) -> Document:
     name = f"{scope.partition(':')[0]} {rule.value}"
     if counters is None:
         return _rule(name, passes=None, says=f"{limit}; how much of it is in use only the server knows.")
     here = of_day(scope, time.time()) if rule in OPENED else scope
+    if fixed and rule in (Rule.RPM, Rule.TPM):
+        here = of_minute(scope, time.time())
     refusal = await _used(counters, here, rule, limit)
     if isinstance(refusal, Unknown):
         return _rule(name, passes=None, says=f"{limit}; nobody has asked for any of it since the start.")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gateway import tokens
 from gateway.budgets import DAY, Budgets, check_price, owner, refused
-from gateway.counters import OPENED, Counters
+from gateway.counters import OPENED, WINDOW, Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
 from gateway.owners import Key
@@ -120,7 +120,7 @@ class Limiter:
         Its key is not asked again: it holds what it held. Raises as `admit` does.
         """
         left = f"route:{call.route.name}"
-        for scope in (left, of_day(left, call.time)):
+        for scope in (left, of_day(left, call.time), of_minute(left, call.time)):
             for grant in call.grants:
                 self._counters.settle(grant, 0, scope=scope)
                 grant.standings = [one for one in grant.standings if one.claim.scope != scope]
@@ -193,9 +193,10 @@ class Limiter:
         claims: list[Claim] = []
         asked: tuple[int, int] | None = None
         for scope, limits in scopes:
-            same = self._same.get(scope)
+            minute = of_minute(scope, call.time) if limits.fixed else scope
+            same = self._same.get(minute)
             if same is None or same.limits is not limits:
-                same = self._remembered(scope, limits)
+                same = self._remembered(minute, scope, limits)
             claims += same.requests if requests_only else same.all
             if limits.rpd is not None:
                 claims.append(Claim(of_day(scope, call.time), Rule.RPD, limits.rpd))
@@ -203,18 +204,18 @@ class Limiter:
                 continue
             if limits.tpm is not None:
                 asked = asked or self._tokens(call)
-                claims.append(_tuple(Claim, (scope, _TPM, limits.tpm, *asked)))
+                claims.append(_tuple(Claim, (minute, _TPM, limits.tpm, *asked)))
             if limits.tpd is not None:
                 asked = asked or self._tokens(call)
                 claims.append(Claim(of_day(scope, call.time), Rule.TPD, limits.tpd, *asked))
         return claims
 
-    def _remembered(self, scope: str, limits: Limits) -> _Same:
-        requests = () if limits.rpm is None else (Claim(scope, _RPM, limits.rpm),)
+    def _remembered(self, minute: str, scope: str, limits: Limits) -> _Same:
+        requests = () if limits.rpm is None else (Claim(minute, _RPM, limits.rpm),)
         running = () if limits.concurrency is None else (Claim(scope, _CONCURRENCY, limits.concurrency),)
         if len(self._same) >= _REMEMBERED:
             self._same.clear()
-        same = self._same[scope] = _Same(limits, requests, requests + running)
+        same = self._same[minute] = _Same(limits, requests, requests + running)
         return same
 
     def _tokens(self, call: Call) -> tuple[int, int]:
@@ -257,6 +258,11 @@ def headers(grants: list[Grant]) -> dict[str, str]:
     return said if used is None else said | _headers(used, _WORDS[_TPM])
 
 
+def of_minute(scope: str, moment: float) -> str:
+    """The scope of a limit whose minutes are the clock's: the one that `moment` is in."""
+    return f"{int(moment // WINDOW * WINDOW)}@{scope}"
+
+
 def of_day(scope: str, moment: float) -> str:
     """The scope of a limit a day: the day that `moment` is in, UTC."""
     return f"{scope}@{window(DAY, moment).start}"
@@ -264,7 +270,7 @@ def of_day(scope: str, moment: float) -> str:
 
 def _headers(standing: Standing, word: str) -> dict[str, str]:
     claim = standing.claim
-    reset = _day_ends(claim) if claim.rule in OPENED else standing.reset
+    reset = _ends(claim, standing.reset)
     return {
         f"x-ratelimit-limit-{word}": str(claim.limit),
         f"x-ratelimit-remaining-{word}": str(standing.left),
@@ -272,17 +278,21 @@ def _headers(standing: Standing, word: str) -> dict[str, str]:
     }
 
 
-def _day_ends(claim: Claim) -> float:
-    """Seconds until the day of `claim` ends."""
-    end = window(DAY, float(claim.scope.rpartition("@")[2])).end or 0
-    return max(0.0, end - time.time())
+def _ends(claim: Claim, sliding: float) -> float:
+    """Seconds until `claim` is let go: until its day or its minute ends, else as its window `sliding` says."""
+    if claim.rule in OPENED:
+        return max(0.0, (window(DAY, float(claim.scope.rpartition("@")[2])).end or 0) - time.time())
+    if claim.scope[0].isdigit():
+        return max(0.0, float(claim.scope.partition("@")[0]) + WINDOW - time.time())
+    return sliding
 
 
 def _refused(refusal: Refusal, call: Call) -> GatewayError:
     claim = refusal.claim
-    after = _day_ends(claim) if claim.rule in OPENED else refusal.retry_after
+    after = _ends(claim, refusal.retry_after)
     wait = max(1, -int(-after // 1))
     scope = claim.scope.rpartition("@")[0] if claim.rule in OPENED else claim.scope
+    scope = scope.partition("@")[2] if scope[0].isdigit() else scope
     whose, verb = owner(scope, call.key), "has" if scope.startswith("user:") else "allows"
     if claim.least > claim.limit:
         return BadRequest(

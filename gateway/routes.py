@@ -75,7 +75,8 @@ class Budget:
 class Limits:
     """Requests a minute, tokens a minute, calls at once, money, requests and tokens a day. None: not limited.
 
-    A `soft` budget refuses nothing: somebody is told when much of it is spent.
+    A `soft` budget refuses nothing: somebody is told when much of it is spent. Minutes slide, or are `fixed`: those of
+    the clock.
     """
 
     rpm: int | None = None
@@ -85,6 +86,7 @@ class Limits:
     rpd: int | None = None
     tpd: int | None = None
     soft: Budget | None = None
+    fixed: bool = False
 
 
 #: Per cent of a budget that somebody is told of where the file does not say.

@@ -31,7 +31,7 @@ class Claim(NamedTuple):
 
     `scope` is `key:<id>`, `team:<id>`, `organisation:<id>`, one of these for an end user (`user:key:<id>/<user>`), or
     `route:<name>`; of a budget and of limits a day, whose windows are opened (`Counters.open`),
-    `<scope>@<window's start>`.
+    `<scope>@<window's start>`; of a limit whose minutes are the clock's, `<minute's start>@<scope>`.
     Amounts are requests, tokens or calls; of a budget, nano-dollars.
 
     Where less than `amount` is left, anything down to `least` is granted instead:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,9 @@ class Limited(BaseModel):
     max_budget: float | None = Field(None, strict=True, gt=0, le=9 * 10**6, description="USD that may be spent")
     budget_duration: str | None = Field(
         None, max_length=8, description="In which they may: 15m, 1h, 1d, 1w, 30d, 1mo; null for ever", examples=["1mo"]
+    )
+    window: Literal["sliding", "fixed"] = Field(
+        "sliding", description="Whether a minute is the last 60 s before each call, or the clock's"
     )
 
 

@@ -70,6 +70,7 @@ def _limits(limits: Limits) -> Mapping[str, Any]:
         "rpm": limits.rpm,
         "tpm": limits.tpm,
         "concurrency": limits.concurrency,
+        "window": "fixed" if limits.fixed else "sliding",
         "rpd": limits.rpd,
         "tpd": limits.tpd,
         "max_budget": None if budget is None else budget.most / 1e9,

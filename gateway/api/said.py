@@ -88,4 +88,5 @@ def limits(said: Mapping[str, Any], now: Limits = _NOTHING) -> Limits:
             raise BadRequest(
                 "A soft_budget is not more than the max_budget: no call gets that far.", param="soft_budget"
             )
-    return Limits(**new, budget=of, soft=soft)
+    fixed = said.get("window") == "fixed" if said.get("window") else now.fixed
+    return Limits(**new, budget=of, soft=soft, fixed=fixed)

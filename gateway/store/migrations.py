@@ -103,6 +103,12 @@ def _alerts(operations: Operations) -> None:
     tables.alerts.create(operations.get_bind())
 
 
+def _fixed(operations: Operations) -> None:
+    """Minutes that are the clock's."""
+    for table in ("gateway_keys", "gateway_tenants"):
+        operations.add_column(table, Column("fixed", Boolean))
+
+
 STEPS: Sequence[_Step] = (
     _Step(2, _attempts),
     _Step(3, _budgets),
@@ -113,6 +119,7 @@ STEPS: Sequence[_Step] = (
     _Step(8, _audit),
     _Step(9, _users),
     _Step(10, _alerts),
+    _Step(11, _fixed),
 )
 
 

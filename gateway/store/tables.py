@@ -43,6 +43,8 @@ tenants = Table(
     # What each end user may use: an object of JSON, NULL for no limit.
     Column("user_limits", Text),
     Column("soft_budget", BigInteger),
+    # Whether minutes are the clock's; NULL as false.
+    Column("fixed", Boolean),
 )
 
 keys = Table(
@@ -78,6 +80,8 @@ keys = Table(
     Column("user_limits", Text),
     # Nano-dollars that refuse nothing.
     Column("soft_budget", BigInteger),
+    # As that of `tenants`.
+    Column("fixed", Boolean),
 )
 
 # One row: every change of a key adds one, and every process looks at it.

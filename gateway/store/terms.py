@@ -58,7 +58,7 @@ def fields(found: RowMapping) -> dict[str, Any]:
     }
 
 
-def _limits(of: Limits) -> dict[str, int | str | None]:
+def _limits(of: Limits) -> dict[str, int | str | bool | None]:
     budget = of.budget
     return {
         "rpm": of.rpm,
@@ -69,6 +69,7 @@ def _limits(of: Limits) -> dict[str, int | str | None]:
         "max_budget": None if budget is None else budget.most,
         "budget_duration": budget.duration if budget else of.soft.duration if of.soft else None,
         "soft_budget": None if of.soft is None else of.soft.most,
+        "fixed": of.fixed or None,
     }
 
 
@@ -82,4 +83,5 @@ def _read(found: RowMapping | Mapping[str, Any]) -> Limits:
         rpd=found["rpd"],
         tpd=found["tpd"],
         soft=None if soft is None else Budget(soft, duration),
+        fixed=bool(found.get("fixed")),
     )

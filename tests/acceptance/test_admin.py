@@ -243,4 +243,5 @@ def test_the_description_is_whole(admin: httpx.Client) -> None:
     assert set(described["components"]["schemas"]["NewKey"]["properties"]) == {
         "name", "routes", "scopes", "rpm", "tpm", "concurrency", "max_budget", "budget_duration", "expires_in",
         "rpd", "tpd", "denied_routes", "tags", "metadata", "team_id", "user_limits", "soft_budget",
+        "window",
     }  # fmt: skip

@@ -27,6 +27,7 @@ def test_the_life_of_a_key(admin_server: Server, admin: httpx.Client) -> None:
         "tpm": 1000,
         "concurrency": 2,
         "rpd": None,
+        "window": "sliding",
         "tpd": None,
         "max_budget": 0.1,
         "budget_duration": "1mo",

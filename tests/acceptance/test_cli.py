@@ -199,6 +199,7 @@ def test_the_life_of_a_key_without_a_server(tmp_path: Path) -> None:
         "tpm": 1000,
         "concurrency": 2,
         "rpd": None,
+        "window": "sliding",
         "tpd": None,
         "max_budget": 12.5,
         "budget_duration": "30d",

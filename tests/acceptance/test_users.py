@@ -93,6 +93,7 @@ def test_a_users_budget_is_of_the_team_and_outlives_its_keys(server: Server, adm
 def test_user_limits_are_changed_piece_by_piece_and_taken_away(server: Server, admin: httpx.Client) -> None:
     key = made(admin, "keys", user_limits={"rpm": 1, "max_budget": 5})
     nothing = dict.fromkeys(("rpm", "tpm", "concurrency", "rpd", "tpd", "max_budget", "budget_duration"))
+    nothing |= {"window": "sliding"}
     assert key["user_limits"] == nothing | {"rpm": 1, "max_budget": 5.0}
 
     def change(**terms: object) -> httpx.Response:

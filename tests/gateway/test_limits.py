@@ -272,3 +272,46 @@ async def test_headers_tell_the_tightest_of_each_kind(limiter: Limiter) -> None:
     assert said["x-ratelimit-limit-tokens"] == "9000"
     assert said["x-ratelimit-reset-requests"].endswith("s")
     assert limits.headers([]) == {}
+
+
+async def test_fixed_minutes_are_the_clocks(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_059.0  # a second before a full minute
+    monkeypatch.setattr(limits.time, "time", lambda: now)
+    holder = key(Limits(rpm=2, tpm=1000, concurrency=5, fixed=True))
+    calls = [await limiter.admit(holder, route(), request(max_tokens=10)) for _ in range(2)]
+    told = limits.headers(calls[1].grants)
+    assert told["x-ratelimit-remaining-requests"] == "0"
+    assert told["x-ratelimit-reset-requests"] == told["x-ratelimit-reset-tokens"] == "1.000s"
+    with pytest.raises(
+        RateLimited, match=r"This key allows 2 requests a minute \(rpm\); 2 are in use. Try again in 1 s"
+    ):
+        await limiter.admit(holder, route(), request(max_tokens=10))
+    now += 1
+    call = await limiter.admit(holder, route(), request(max_tokens=10))
+    assert limits.headers(call.grants)["x-ratelimit-reset-requests"] == "60.000s"
+    # What the minute before used is settled in that minute; calls at once have no minute.
+    for one in calls:
+        limiter.settle(one, 900)
+    before = int(limits.headers(call.grants)["x-ratelimit-remaining-tokens"])
+    last = await limiter.admit(holder, route(), request(max_tokens=10))
+    assert before - int(limits.headers(last.grants)["x-ratelimit-remaining-tokens"]) < 600
+    with pytest.raises(RateLimited):
+        await limiter.admit(holder, route(), request(max_tokens=10))
+
+
+async def test_a_fallback_gives_back_the_fixed_minute_of_the_route_it_leaves(limiter: Limiter) -> None:
+    first = route(Limits(tpm=1000, fixed=True))
+    call = await limiter.admit(key(Limits()), first, request(max_tokens=10))
+    await limiter.move(call, Route("other", first.deployments))
+    again = await limiter.admit(key(Limits()), first, request(max_tokens=10))
+    (standing,) = again.grants[0].standings
+    assert standing.left == 1000 - standing.claim.amount
+
+
+async def test_fixed_minutes_of_users_say_whose_they_are(limiter: Limiter) -> None:
+    holder = Key("a", "a", frozenset(Scope), user_limits=Limits(rpm=1, fixed=True))
+    asked = request(max_tokens=10)
+    asked.user = "12@x"
+    await limiter.admit(holder, route(), asked)
+    with pytest.raises(RateLimited, match="User '12@x' of this key has 1 requests a minute"):
+        await limiter.admit(holder, route(), asked)

@@ -84,6 +84,7 @@ ADDED: dict[int, dict[str, list[str]]] = {
         "gateway_usage_users": [],
     },
     10: {"gateway_keys": ["soft_budget"], "gateway_tenants": ["soft_budget"], "gateway_alerts": []},
+    11: {"gateway_keys": ["fixed"], "gateway_tenants": ["fixed"]},
 }
 
 

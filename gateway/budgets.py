@@ -23,6 +23,8 @@ _WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
 DAY = "1d"
 #: What an answer is taken to be at most when neither caller, route nor price table says.
 _UNSAID_OUTPUT = 4096
+#: No more fits into a line of the journal: nine billion dollars.
+_MOST = 2**63 - 1
 _READ = frozenset((Task.EMBEDDINGS, Task.MODERATIONS, Task.RERANK))
 
 
@@ -66,7 +68,7 @@ class Budgets:
         call.attempts = attempt.number = call.attempts + 1
         request, key, most = call.request, call.key, 0
         if attempt.deployment.listing.price is not None:
-            most = _bound(call, route, attempt)
+            most = min(_bound(call, route, attempt), _MOST)
         self._balances.begin(
             (
                 *(request.id, attempt.number, call.time, key.id, key.name, request.model, attempt.deployment.id),

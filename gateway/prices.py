@@ -202,6 +202,10 @@ def _rates(entry: Mapping[str, Any], suffix: str) -> tuple[Rates, tuple[tuple[in
                 rates = above.setdefault(int(match[2]) * 1000, {}) if match else base
                 rates[name] = usd
     _complete(entry, base)
+    # To write to a cache is never cheaper than to read: what says so is for storage, or a slip.
+    for name in ("written", "kept"):
+        if name in base and base[name] < base.get("input", Decimal(0)):
+            del base[name]
     if "input" not in base or "output" not in base:
         return None
     tiers = tuple((limit, Rates(**{**base, **rates})) for limit, rates in sorted(above.items()))

@@ -15,8 +15,8 @@ from gateway.types import Request
 
 _UNITS = {Task.IMAGES: "image", Task.SPEECH: "character", Task.TRANSCRIPTIONS: "second", Task.RERANK: "query"}
 _NANO = 10**9
-#: Bytes of a second of sound at the lowest rate anybody speaks at (8 kbit/s): of other files, their size bounds it.
-_LEAST_BYTES = 1000
+#: Bytes of a second of sound where its file does not say how long it is: at least (8 kbit/s), and usually (64 kbit/s).
+_LEAST_BYTES, _USUAL_BYTES = 1000, 8000
 #: A search unit of a reranker: up to so many documents, of so many tokens. https://docs.cohere.com/docs/rate-limits
 _DOCUMENTS, _DOCUMENT_TOKENS = 100, 500
 _MOST_IMAGES = 1000
@@ -36,10 +36,10 @@ def prices(price: Price | None, task: Task) -> bool:
 def expected(price: Price | None, request: Request) -> Fraction | None:
     """Nano-dollars that `request` is billed beside tokens, as far as it says so itself; None: nothing.
 
-    Where it does not, rather too much: of a file in a format we cannot read, the seconds it may have at most.
+    Of a file in a format we cannot read, the seconds it has at a usual rate.
     """
     unit = of(price, request.task)
-    return None if unit is None else _nano(unit, request, _asked(unit, request))
+    return None if unit is None else _nano(unit, request, _asked(unit, request, _USUAL_BYTES))
 
 
 def billed(price: Price | None, request: Request, document: Mapping[str, Any]) -> tuple[Fraction | None, bool]:
@@ -49,7 +49,7 @@ def billed(price: Price | None, request: Request, document: Mapping[str, Any]) -
         return None, False
     count = _answered(unit, document)
     said = count is not None or unit.kind == "character"
-    return _nano(unit, request, _asked(unit, request) if count is None else count), not said
+    return _nano(unit, request, _asked(unit, request, _USUAL_BYTES) if count is None else count), not said
 
 
 def most(unit: Unit, request: Request) -> int:
@@ -77,8 +77,8 @@ def _rates(unit: Unit, body: Mapping[str, Any]) -> dict[str, Decimal]:
     }
 
 
-def _asked(unit: Unit, request: Request) -> Decimal:
-    """How many of its unit a request asks for, rather too many."""
+def _asked(unit: Unit, request: Request, rate: int = _LEAST_BYTES) -> Decimal:
+    """How many of its unit a request asks for, rather too many; sound that says nothing of its length at `rate`."""
     body = request.body
     if unit.kind == "image":
         asked = body.get("n")
@@ -86,7 +86,7 @@ def _asked(unit: Unit, request: Request) -> Decimal:
     if unit.kind == "character":
         return Decimal(len(body["input"]) if isinstance(body.get("input"), str) else 0)
     if unit.kind == "second":
-        return _seconds(request)
+        return _seconds(request, rate)
     documents = body.get("documents")
     parts = [max(1, -(-tokens.estimate({"input": one}) // _DOCUMENT_TOKENS)) for one in documents or ()]
     return Decimal(max(1, -(-sum(parts) // _DOCUMENTS)))
@@ -117,15 +117,12 @@ def _number(count: Any) -> Decimal | None:
     return found if found is not None and found.is_finite() and 0 <= found <= 10**9 else None
 
 
-def _seconds(request: Request) -> Decimal:
-    """How long the sound in a form may be: as a WAV file says itself, else as long as its bytes allow."""
+def _seconds(request: Request, rate: int) -> Decimal:
+    """How long the sound in a form is, as far as its file says; else as its size makes it at `rate` bytes a second."""
     file = request.body.get("file")
-    size = file.get("size") if isinstance(file, dict) else None
-    if type(size) is not int:
-        return Decimal(0)
-    raw = b"" if request.form is None else request.form.raw
-    at = raw.find(b"WAVEfmt ") - 8
-    # https://en.wikipedia.org/wiki/WAV: what a player goes by, samples a second and bytes of each.
-    rate = int.from_bytes(raw[at + 24 : at + 28], "little") * int.from_bytes(raw[at + 32 : at + 34], "little")
-    plain = at >= 0 and raw[at : at + 4] == b"RIFF" and rate > 0
-    return Decimal(-(-size // (rate if plain else _LEAST_BYTES)))
+    told = file if isinstance(file, dict) else {}
+    exact = _number(told.get("seconds"))
+    if exact is not None:
+        return exact
+    size = told.get("size")
+    return Decimal(-(-size // rate) if type(size) is int else 0)

@@ -21,7 +21,7 @@ FLOORS = {
             "gateway.windows",
             "gateway.dialects*",
             "gateway.trace",
-            "gateway.changes",
+            *["gateway.changes", "gateway.sound"],
         ],
         *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],

@@ -15,6 +15,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from gateway import sound
 from gateway.errors import BadRequest, UnsupportedMedia
 from gateway.types import Form
 
@@ -46,7 +47,8 @@ def parse(raw: bytes, content_type: str) -> tuple[dict[str, Any], Form]:
     """The fields of the form in `raw`, and the form with the place of its model's name.
 
     A field given several times is a list, `stream` a truth. Of a file there are its name, type, size and hash: enough
-    to tell it from another. Raises `BadRequest`, naming the field where one is wrong.
+    to tell it from another; and how many seconds it is, where it is a WAV. Raises `BadRequest`, naming the field where
+    one is wrong.
     """
     body: dict[str, Any] = {}
     begin = end = 0
@@ -95,7 +97,9 @@ class _Part:
                 raise BadRequest(f"'{self.name[:100]}' is not UTF-8.", param=self.name, code="invalid_form") from None
         kind = next((value for name, value in self.headers if name == b"content-type"), b"")
         told = {"filename": self._file, "type": kind.decode("latin-1"), "size": len(data)}
-        return {**told, "sha256": hashlib.sha256(data).hexdigest()}
+        seconds = sound.seconds(data)
+        length = {} if seconds is None else {"seconds": seconds}
+        return {**told, **length, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _parts(raw: bytes, content_type: str) -> list[_Part]:

@@ -83,8 +83,8 @@ RERANK = post("rerank", model="rerank", query="a", documents=["b"] * 150)
     [
         (IMAGE, 0.09, 0.08, False),
         (SPEECH, 0.05, 0.04, False),
-        (transcribe("verbose_json"), 0.06, None, False),
-        (transcribe("text"), 0.06, 0.06, True),
+        (transcribe("verbose_json"), 0.055, None, False),
+        (transcribe("text"), 0.06, 0.05, True),
         (RERANK, 0.005, 0.004, True),
     ],
     ids=["images", "speech", "transcriptions", "transcriptions as text", "rerank"],

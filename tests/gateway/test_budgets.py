@@ -138,6 +138,18 @@ async def test_the_dearest_deployment_counts_and_tiers_do(ledger: Ledger) -> Non
     assert held == 3 * estimate + 10
 
 
+async def test_a_worst_case_that_no_column_holds_is_journalled_as_the_most_that_one_does(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    route = Route("first", (deployment("a"),))
+    router = Router(Config({}, {"first": route}), bench.providers, Health())
+    body = {**BODY, "max_tokens": 10**15}  # a dollar each
+    call = await bench.limiter.admit(
+        Key("k", "k", frozenset(Scope)), route, Request("req_1", Task.CHAT, "first", body, False, {})
+    )
+    answer = bench.meter.metered(call, await send(Way(router, bench.limiter, call), bench.meter))
+    assert answer.status == 200
+
+
 async def test_what_is_free_needs_no_bound(ledger: Ledger) -> None:
     bench = Bench(ledger, {"a": [GOOD]})
     _, held = await held_by(bench, Route("first", (deployment("a", Listing(FREE)),)), max_tokens=None)

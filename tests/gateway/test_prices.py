@@ -36,7 +36,12 @@ SHIPPED = {
         "output_cost_per_token": 1e-06,
     },
     "ft:gpt-x": {"litellm_provider": "openai", "input_cost_per_token": 3e-07, "output_cost_per_token": 1.2e-06},
-    "claude-x": {"litellm_provider": "anthropic", "input_cost_per_token": 3e-06, "output_cost_per_token": 1.5e-05},
+    "claude-x": {
+        "litellm_provider": "anthropic",
+        "input_cost_per_token": 3e-06,
+        "output_cost_per_token": 1.5e-05,
+        "cache_creation_input_token_cost": 1e-06,  # a slip
+    },
     "us.claude-x": {
         "litellm_provider": "bedrock_converse",
         "input_cost_per_token": 3.3e-06,
@@ -167,6 +172,11 @@ def test_tiers_and_reasoning_are_read_and_batch_prices_are_not(shipped: Path) ->
         Rates(D("0.000001"), D("0.000002"), None, D("0.000004")),
         ((200_000, Rates(D("0.000003"), D("0.000005"), None, D("0.000004"))),),
     )
+
+
+def test_writing_to_a_cache_is_never_cheaper_than_reading(shipped: Path) -> None:
+    price = listing(PriceTable(shipped), "anthropic", "claude-x").price
+    assert price == Price(Rates(D("0.000003"), D("0.000015")))
 
 
 def test_token_bounds_come_along_where_they_are_stated(shipped: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from gateway.money import Listing
 from gateway.owners import Key
-from gateway.routes import Config, Deployment, ProviderSpec, Route
+from gateway.routes import Config, DeclaredKey, Deployment, ProviderSpec, Route
 
 MASK = "***"
 #: Characters of a value that a line of text shows; JSON has all of it.
@@ -53,6 +53,7 @@ def described(config: Config) -> dict[str, Any]:
     return {
         "providers": {name: _masked(_provider(spec, config)) for name, spec in config.providers.items()},
         "routes": {name: _masked(_route(route)) for name, route in config.routes.items()},
+        "keys": {name: _masked(_key(one)) for name, one in config.keys.items()},
         "alerts": None if config.alerts is None else _masked(_plain(config.alerts)),
     }
 
@@ -70,7 +71,8 @@ def between(before: Config, after: Config) -> tuple[Change, ...]:
         {name: _route(route) for name, route in after.routes.items()},
     )
     budgets = [{} if one.alerts is None else {"budgets": _plain(one.alerts)} for one in (before, after)]
-    return (*providers, *routes, *_changes("alerts of", *budgets))
+    keys = [{name: _key(key) for name, key in one.keys.items()} for one in (before, after)]
+    return (*providers, *routes, *_changes("key", *keys), *_changes("alerts of", *budgets))
 
 
 def document(changes: Iterable[Change]) -> list[dict[str, Any]]:
@@ -148,6 +150,12 @@ def _route(route: Route) -> dict[str, Any]:
     # By their ids, in their order.
     shown["deployments"] = {one.id: _deployment(one) for one in route.deployments}
     return shown
+
+
+def _key(key: DeclaredKey) -> dict[str, Any]:
+    said = {field.name: _plain(getattr(key, field.name)) for field in dataclasses.fields(key)}
+    sets = {name: None if said[name] is None else sorted(said[name]) for name in ("routes", "denied", "tags")}
+    return {**said, **sets, "hash": SecretStr(key.hash)}
 
 
 def _deployment(one: Deployment) -> dict[str, Any]:

@@ -52,6 +52,22 @@ def create(name: str, data: Path | None, as_json: bool, **given: Any) -> None:
     _show_secret(key, secret, as_json)
 
 
+@keys_command.command("declare")
+@click.argument("name")
+@json_option
+def declare(name: str, as_json: bool) -> None:
+    """Make a secret for a key that routes.yaml declares, and the lines that do. It is shown this once."""
+    from gateway.keys import hashed, new_secret
+
+    secret = new_secret()
+    if as_json:
+        click.echo(json.dumps({"name": name, "key": secret, "hash": hashed(secret)}))
+        return
+    click.echo(secret)
+    click.echo("This is the only time the key is shown. In routes.yaml:\n", err=True)
+    click.echo(f"keys:\n  {name}: {{hash: {hashed(secret)}, limits: {{rpm: 60}}}}", err=True)
+
+
 @keys_command.command("update")
 @click.argument("key_id")
 @click.option("--name", help="Whose key it is")

@@ -17,7 +17,7 @@ from gateway.config_model import (
     HttpProvider,
     LiteLLMProvider,
 )
-from gateway.config_routes import DeploymentModel, FaultModel, LimitsModel, RouteModel
+from gateway.config_routes import DeploymentModel, FaultModel, KeyModel, LimitsModel, RouteModel
 from gateway.config_yaml import Document
 from gateway.errors import ConfigError
 from gateway.money import nano
@@ -28,6 +28,7 @@ from gateway.routes import (
     CachePolicy,
     Config,
     Cooldown,
+    DeclaredKey,
     Deployment,
     Fault,
     Limits,
@@ -66,6 +67,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
             {name: _provider(name, model, path.parent) for name, model in file.providers.items()}
         ),
         routes=MappingProxyType({name: _route(name, model) for name, model in file.routes.items()}),
+        keys=MappingProxyType({name: _key(name, model) for name, model in file.keys.items()}),
         alerts=None if file.alerts is None else Alerts(file.alerts.webhook, file.alerts.secret, tuple(file.alerts.at)),
         filled=frozenset(filled.written),
     )
@@ -164,6 +166,19 @@ def _route(name: str, model: RouteModel) -> Route:
         free_if_unpriced=model.unpriced == "free",
         shadow=Shadow(**model.shadow.model_dump()) if model.shadow else None,
         cache=CachePolicy(**model.cache.model_dump()) if model.cache else None,
+    )
+
+
+def _key(name: str, model: KeyModel) -> DeclaredKey:
+    return DeclaredKey(
+        name,
+        model.hash,
+        tuple(model.scopes),
+        None if model.routes is None else frozenset(model.routes),
+        frozenset(model.denied_routes),
+        _limits(model.limits),
+        _limits(model.user_limits),
+        frozenset(model.tags),
     )
 
 

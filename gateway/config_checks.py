@@ -28,6 +28,15 @@ def contradictions(data: Any) -> Iterator[_Complaint]:
             yield from _check_fallbacks(path, route, routes, key)
         yield from _check_shadow(path, route, routes)
     yield from _check_circles(routes)
+    yield from _check_keys(mapping(data.get("keys")))
+
+
+def _check_keys(keys: dict[str, Any]) -> Iterator[_Complaint]:
+    seen: dict[str, str] = {}
+    for name, key in keys.items():
+        digest = mapping(key).get("hash")
+        if isinstance(digest, str) and seen.setdefault(digest, name) != name:
+            yield ("keys", name, "hash"), f"is that of '{seen[digest]}'. Two keys cannot have one secret."
 
 
 def _check_deployments(path: strict.Path, deployments: list[Any], providers: dict[str, Any]) -> Iterator[_Complaint]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from gateway import strict
-from gateway.config_routes import RouteModel
+from gateway.config_routes import KeyModel, RouteModel
 from gateway.providers.fake_script import FakeDialect, FakeStep
 from gateway.providers.rows import rows
 from gateway.routes import PERCENT, Task
@@ -22,6 +22,7 @@ _OWN_HEADERS = frozenset(
 )
 _OWN_OPTIONS = ("model", "messages", "input", "stream", "api_key", "api_base", "base_url")
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
+_KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,25}$"
 _PROVIDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -39,6 +40,14 @@ def _provider_name(name: str) -> str:
     if not re.fullmatch(_PROVIDER_NAME, name):
         raise strict.refusal(
             "cannot be a provider's name. Use up to 64 letters, digits and . _ -, a letter or digit first."
+        )
+    return name
+
+
+def _key_name(name: str) -> str:
+    if not re.fullmatch(_KEY_NAME, name):
+        raise strict.refusal(
+            "cannot be a key's name here. Use up to 26 letters, digits and . _ -, a letter or digit first."
         )
     return name
 
@@ -270,6 +279,10 @@ class File(Strict):
     routes: dict[Annotated[str, AfterValidator(_route_name)], RouteModel] = Field(
         min_length=1, description="The names callers send as `model`",
         examples=["{chat: {deployments: [{provider: local, model: smollm2}]}}"],
+    )  # fmt: skip
+    keys: dict[Annotated[str, AfterValidator(_key_name)], KeyModel] = Field(
+        {}, description="Keys by name, each by the hash of its secret; they cannot be changed anywhere else",
+        examples=['{bot: {hash: "9f86d0…", limits: {rpm: 60}}}'],
     )  # fmt: skip
     alerts: AlertsModel | None = Field(
         None, description="Who is told when much of a budget is spent",

@@ -24,6 +24,9 @@ def _duration(value: str) -> str:
     return value
 
 
+KeyRoute = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_model_name)]
+
+
 class LimitsModel(Strict):
     """Shared by all callers of the route; a limit that is not written is not there."""
 
@@ -58,6 +61,34 @@ class LimitsModel(Strict):
         if self.max_budget is not None and self.soft_budget is not None and self.soft_budget > self.max_budget:
             raise strict.refusal("soft_budget is more than max_budget: no call gets that far.")
         return self
+
+
+class UserLimitsModel(LimitsModel):
+    """What each end user may use."""
+
+    @model_validator(mode="after")
+    def _no_alerts(self) -> Self:
+        if self.soft_budget is not None:
+            raise strict.refusal("soft_budget is not there for users: nobody is told of theirs.")
+        return self
+
+
+class KeyModel(Strict):
+    """A key by the hash of its secret: `promptyard keys declare` makes both."""
+
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of its secret, hex", examples=["9f86d0…"])
+    scopes: Annotated[list[Literal["inference", "tracking", "viewer", "admin"]], Field(min_length=1)] = Field(
+        ["inference", "tracking"], description="What it may be used for"
+    )
+    routes: list[KeyRoute] | None = Field(
+        None, description="Routes it may call, `*` for anything; all where not written"
+    )
+    denied_routes: list[KeyRoute] = Field([], description="Routes it may not call all the same")
+    limits: LimitsModel = Field(LimitsModel.model_validate({}), description="Shared by all who use it")
+    user_limits: UserLimitsModel = Field(
+        UserLimitsModel.model_validate({}), description="What each end user of it may use"
+    )
+    tags: list[str] = Field([], max_length=50, description="Words to find it by")
 
 
 class TimeoutsModel(Strict):

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from gateway.errors import BadRequest, InvalidKey, NotFound
 from gateway.money import nano
 from gateway.owners import Key, Scope, Tenant
-from gateway.routes import Budget, Limits
+from gateway.routes import Budget, DeclaredKey, Limits
 from gateway.store.keys import KeyStore
 from gateway.windows import is_duration
 
@@ -30,6 +30,8 @@ HERE = "command line"
 #: How often a process looks whether another changed a key, in seconds.
 WATCH = 0.25
 
+#: What the ids of keys begin with that the configuration declares; those of others with `key_`.
+_OF_FILE = "file-"
 #: Nano-dollars: what Redis's numbers hold exactly.
 _MOST_BUDGET = 9 * 10**15
 
@@ -79,8 +81,17 @@ class Terms(TypedDict, total=False):
 class Keys:
     """Every key there is, in memory, kept equal to the store by `watch`."""
 
-    def __init__(self, store: KeyStore, admin_key: SecretStr | None = None) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        admin_key: SecretStr | None = None,
+        declared: Callable[[], Mapping[str, DeclaredKey]] = dict,
+    ) -> None:
+        """`declared` gives the keys of the configuration that is in force: another one, another mapping."""
         self._store = store
+        self._declared = declared
+        self._declared_last: Mapping[str, DeclaredKey] | None = None
+        self._declared_known: dict[str, Key] = {}
         self._fixed: dict[str, Key] = {}
         if admin_key is not None:
             self._fixed[hashed(admin_key.get_secret_value())] = ADMIN
@@ -138,19 +149,27 @@ class Keys:
             self._look = None
 
     def _find(self, digest: str) -> Key | None:
-        return self._known.get(digest) or self._fixed.get(digest)
+        return self._known.get(digest) or self._fixed.get(digest) or self._of_file().get(digest)
+
+    def _of_file(self) -> dict[str, Key]:
+        """The keys that the configuration declares, by the hashes of their secrets."""
+        declared = self._declared()
+        if declared is not self._declared_last:
+            self._declared_known = {one.hash: _declared_key(one) for one in declared.values()}
+            self._declared_last = declared
+        return self._declared_known
 
     def list(self) -> list[Key]:
-        """Every stored key, oldest first."""
+        """Every key, those of the configuration first, then those that were made, oldest first."""
         self.refresh()
         found: dict[str, Key] = {}
-        for key in self._known.values():
+        for key in (*self._of_file().values(), *self._known.values()):
             found.setdefault(key.id, key)  # a key that was rotated is known by two secrets, the one before last
         return list(found.values())
 
     def by_id(self) -> dict[str, Key]:
         """Every key that is known here, as it is now."""
-        return {key.id: key for key in self._known.values()}
+        return {key.id: key for key in (*self._of_file().values(), *self._known.values())}
 
     def get(self, key_id: str) -> Key:
         """The key of that id. Raises `NotFound`."""
@@ -165,7 +184,7 @@ class Keys:
         Raises `BadRequest` naming the field.
         """
         key = _with(_new(name), terms)
-        secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
+        secret = new_secret()
         self._store.add(key, hashed(secret), by)
         self.refresh()
         return key, secret
@@ -175,6 +194,7 @@ class Keys:
 
         Raises `NotFound`, or `BadRequest` naming the field.
         """
+        _check_changeable(key_id)
         changed = self._store.change(key_id, lambda key: _with(key, terms(key)), by)
         if changed is None:
             raise no_such(key_id)
@@ -183,22 +203,24 @@ class Keys:
 
     def rotate(self, key_id: str, grace: float = 0.0, by: str = HERE) -> tuple[Key, str]:
         """A key with another secret. The one before goes on for `grace` seconds, and one before that ends now."""
+        _check_changeable(key_id)
         key = self.get(key_id)
         if key.revoked_at is not None:
             raise BadRequest(f"The key '{key_id}' was revoked: make another one.", param="id")
-        secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
+        secret = new_secret()
         self._store.rotate(key_id, hashed(secret), time.time() + grace if grace > 0 else None, by)
         self.refresh()
         return key, secret
 
     def create_for_lab(self) -> str:
         """A secret for the lab's visitors in protected mode, known to this process's memory only."""
-        secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
+        secret = new_secret()
         self._fixed[hashed(secret)] = Key("lab", "lab", frozenset(Scope))
         return secret
 
     def revoke(self, key_id: str, by: str = HERE) -> None:
         """End a key now; every process knows within a second. Revoking twice is fine."""
+        _check_changeable(key_id)
         self.get(key_id)
         self._store.revoke(key_id, time.time(), by)
         self.refresh()
@@ -222,6 +244,29 @@ class Keys:
                 if reachable:
                     log.warning("Keys cannot be read (%s); those known stay in force.", type(error).__name__)
                 reachable = False
+
+
+def new_secret() -> str:
+    """A secret for a key: 256 random bits."""
+    return f"{PREFIX}{secrets.token_urlsafe(32)}"
+
+
+def _declared_key(one: DeclaredKey) -> Key:
+    return Key(
+        f"{_OF_FILE}{one.name}",
+        one.name,
+        frozenset(Scope(scope) for scope in one.scopes),
+        one.routes,
+        one.denied,
+        one.limits,
+        tags=one.tags,
+        user_limits=one.user_limits,
+    )
+
+
+def _check_changeable(key_id: str) -> None:
+    if key_id.startswith(_OF_FILE):
+        raise BadRequest(f"The key '{key_id}' is declared in routes.yaml: change it there.", param="id")
 
 
 def _new(name: str) -> Key:

@@ -269,11 +269,26 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredKey:
+    """A key that the file declares, by the SHA-256 of its secret (hex). The rest is as a key's that somebody made."""
+
+    name: str
+    hash: str = field(repr=False)
+    scopes: tuple[str, ...]
+    routes: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    user_limits: Limits = field(default_factory=Limits)
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file, understood. Names of routes and providers keep the file's order."""
 
     providers: Mapping[str, ProviderSpec]
     routes: Mapping[str, Route]
     alerts: Alerts | None = None
+    keys: Mapping[str, DeclaredKey] = field(default_factory=dict)
     #: Places whose text was taken from elsewhere: what stands there may be a secret.
     filled: frozenset[tuple[str | int, ...]] = field(default=frozenset(), compare=False)

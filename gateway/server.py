@@ -65,7 +65,7 @@ class Application:
         self.plane = Plane(reading.config, reading.version, lambda spec: make(spec, self._transport))
         self.reloader = Reloader(settings.config, self.plane)
         self._counters = _counters(settings)
-        self._keys = Keys(KeyStore(self.database), settings.admin_key)
+        self._keys = Keys(KeyStore(self.database), settings.admin_key, lambda: self.plane.current.config.keys)
         self._keys.refresh()
         self._access = Access(self._keys)
         self._metrics = Metrics()

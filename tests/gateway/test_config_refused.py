@@ -111,7 +111,7 @@ GOOD = f"providers: {{local: {{type: embedded}}}}\nroutes: {{chat: {{{ON}}}}}\n"
         ("# only a comment\n", "routes.yaml: is empty. Write 'providers' and 'routes', as the manual shows."),
         ("hello\n", "routes.yaml:1: must be a mapping, not text."),
         ("- a\n- b\n", "routes.yaml:1: must be a mapping, not a list."),
-        (GOOD + "extra: 1\n", "routes.yaml:3: extra: unknown key. Known here: providers, routes, alerts."),
+        (GOOD + "extra: 1\n", "routes.yaml:3: extra: unknown key. Known here: providers, routes, keys, alerts."),
         (GOOD + "route: {}\n", "routes.yaml:3: route: unknown key. Did you mean 'routes'?"),
         (GOOD.encode() + b"# \xe9\n", "routes.yaml:3: is not UTF-8: byte 0xe9. Save the file as UTF-8."),
         (GOOD + "x: \x07\n", "routes.yaml:3: is not YAML: a control character. Remove it."),

@@ -280,6 +280,10 @@ class Visitor:
         finally:
             await answer.aclose()
 
+    async def admin(self, method: str, path: str, **arguments: Any) -> Json:
+        """A call of the admin API, `path` from `/admin/` on: `json` or `params` are its arguments."""
+        return await self._call(method, f"/admin/{path}", **arguments)
+
     async def _track(self, name: str, body: Json) -> Json:
         return await self._call("POST", f"/api/2.0/mlflow/{name}", json=body)
 

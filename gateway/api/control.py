@@ -42,7 +42,7 @@ def create(
     """The application for `/admin/**`, `/metrics`, `/docs` and `/openapi.json`."""
     app = _Described(title="Promptyard", version=version, docs_url=None, redoc_url=None)
     app.openapi_version = "3.0.3"  # the newest that the bundled Swagger renders
-    app.include_router(keys.router(access, owners.keys, owners.tenants))
+    app.include_router(keys.router(access, owners.keys, owners.tenants, books.ledger))
     app.include_router(tenants.router(access, owners.tenants))
     app.include_router(usage.router(access, books.ledger))
     app.include_router(metrics.router(access, books.metrics, books.gauges, version))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,8 +17,11 @@ from gateway.api.roles import Visitor, guard, visitor
 from gateway.api.said import key_terms
 from gateway.errors import Forbidden
 from gateway.keys import Keys, no_such
+from gateway.ledger import Ledger
 from gateway.owners import Key, Scope
 from gateway.tenants import Tenants
+from gateway.types import UsageFilter
+from gateway.windows import Window, window
 
 _KeyId = Annotated[str, Field(max_length=64)]
 _YEARS = 100 * 365 * 86400
@@ -52,31 +58,38 @@ class Rotation(BaseModel):
     grace: float = Field(0.0, strict=True, ge=0, le=_YEARS, description="Seconds the secret before goes on for")
 
 
-def router(access: Access, keys: Keys, tenants: Tenants) -> APIRouter:
+def router(access: Access, keys: Keys, tenants: Tenants, ledger: Ledger) -> APIRouter:
     """The admin API of keys. SQL is waited for on the thread pool: handlers are plain functions."""
     api = APIRouter(tags=["keys"], dependencies=[Depends(guard(access))])
-    _add_reading(api, keys)
+    _add_reading(api, keys, ledger)
     _add_changing(api, keys, tenants)
     return api
 
 
-def _add_reading(api: APIRouter, keys: Keys) -> None:
+_Spend = Annotated[bool, Query(description="Whether to say what was spent in the budget's present window")]
+
+
+def _add_reading(api: APIRouter, keys: Keys, ledger: Ledger) -> None:
     @api.get("/admin/keys/self")
-    def myself(request: Request) -> dict[str, Any]:
+    async def myself(request: Request, spend: _Spend = False) -> dict[str, Any]:
         """The key that asks, without its secret. Needs no scope."""
-        return {**described.key(visitor(request).key)}
+        key = visitor(request).key
+        return {**described.key(key), **(await _spent(ledger, [key]) if spend else {}).get(key.id, {})}
 
     @api.get("/admin/keys")
-    def list_keys(
+    async def list_keys(
         request: Request,
         tag: Annotated[str | None, Query(max_length=200)] = None,
         team_id: Annotated[str | None, Query(max_length=64)] = None,
+        spend: _Spend = False,
     ) -> dict[str, Any]:
         """Every key, or those with a tag, or of a team, without secrets, oldest first. A key of a team sees its own."""
         who = visitor(request)
-        found = [key for key in keys.list() if tag is None or tag in key.tags]
+        listed = await asyncio.to_thread(keys.list)
+        found = [key for key in listed if (tag is None or tag in key.tags) and team_id in (None, key.team_id)]
         theirs = [key for key in found if who.sees_key(key.id, key.team_id)]
-        return {"data": [described.key(key) for key in theirs if team_id is None or key.team_id == team_id]}
+        spent = await _spent(ledger, theirs) if spend else {}
+        return {"data": [{**described.key(key), **spent.get(key.id, {})} for key in theirs]}
 
     @api.get("/admin/keys/{key_id}")
     def show(request: Request, key_id: _KeyId) -> dict[str, Any]:
@@ -119,6 +132,23 @@ def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
         _theirs(keys, key_id, who)
         keys.revoke(key_id, who.key.id)
         return {"id": key_id, "revoked": True}
+
+
+async def _spent(ledger: Ledger, keys: Iterable[Key]) -> dict[str, dict[str, Any]]:
+    """Of each key with a budget, USD spent in its present window, and when that ends (UTC epoch seconds).
+
+    The ledger is asked once for each kind of window, however many keys there are.
+    """
+    now, by_window = time.time(), dict[Window, list[Key]]()
+    for key in keys:
+        if budget := key.limits.budget or key.limits.soft:
+            by_window.setdefault(window(budget.duration, now), []).append(key)
+    told: dict[str, dict[str, Any]] = {}
+    for of, those in by_window.items():
+        sums = await ledger.sums(["key_id"], UsageFilter(since=float(of.start) or None))
+        cost = {row.group["key_id"]: row.cost for row in sums}
+        told |= {key.id: {"spent_usd": cost.get(key.id, 0) / 1e9, "budget_resets_at": of.end} for key in those}
+    return told
 
 
 def _theirs(keys: Keys, key_id: str, who: Visitor) -> Key:

@@ -14,6 +14,7 @@ import gradio.routes
 from promptlab.client import Server
 from promptlab.workbench.gate import ROOT, Gate, Receive, Send, refuse_stopping
 from promptlab.workbench.lab import Lab
+from promptlab.workbench.pages.keys import Keys
 from promptlab.workbench.pages.playground import Playground
 from promptlab.workbench.pages.runs import Runs
 from promptlab.workbench.sessions import Sessions
@@ -23,6 +24,7 @@ from promptlab.workbench.theme import theme
 PAGES: tuple[tuple[str, str, Callable[[Lab, gr.Blocks], object]], ...] = (
     ("", "Playground", Playground),
     ("runs", "Runs", Runs),
+    ("keys", "Keys & spend", Keys),
 )
 
 _CLOSE_WITHIN = 1.5

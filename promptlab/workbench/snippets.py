@@ -79,6 +79,29 @@ def search(experiment: str, filter_text: str, order_by: str, address: str) -> li
     ]
 
 
+def admin(method: str, path: str, body: dict[str, Any], address: str) -> list[dict[str, str]]:
+    """A call of the admin API as curl and Python text."""
+    url, text = f"{address}/admin/{path}", json.dumps(body, indent=2, ensure_ascii=False)
+    sent = f" \\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(text)}" if body else ""
+    given = f", json={_literal(body)}" if body else ""
+    return [
+        {
+            "curl": f'curl -X {method} {url} \\\n  -H "Authorization: Bearer ${_KEY}"{sent}',
+            "Python": (
+                "import os\n\nimport httpx\n\n"
+                f'headers = {{"Authorization": "Bearer " + os.environ["{_KEY}"]}}\n'
+                f'answer = httpx.request("{method}", "{url}", headers=headers{given})\n'
+                "print(answer.raise_for_status().json())"
+            ),
+        }
+    ]
+
+
+def first_call(secret: str, address: str) -> str:
+    """What shows that a key works, as curl."""
+    return f'curl {address}/v1/models -H "Authorization: Bearer {secret}"'
+
+
 def _posted(url: str, body: dict[str, Any]) -> str:
     text = json.dumps(body, indent=2, ensure_ascii=False)
     return (

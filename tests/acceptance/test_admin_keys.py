@@ -128,3 +128,16 @@ def test_an_expired_key_is_refused_and_listed_as_such(admin_server: Server, admi
         assert "expired" in refusal(its.get("/v1/models"), 401)["message"]
     (row,) = [one for one in admin.get("/admin/keys").json()["data"] if one["id"] == created["id"]]
     assert row["state"] == "expired"
+
+
+def test_what_keys_spent_is_said_where_it_is_asked_for(admin: httpx.Client) -> None:
+    keys = [made(admin, name="spend", max_budget=5, budget_duration=duration) for duration in ("1d", "30d", None)]
+    free = made(admin, name="spend")
+    listed = {one["id"]: one for one in admin.get("/admin/keys", params={"spend": True}).json()["data"]}
+    for key in keys:
+        told = listed[key["id"]]
+        assert told["spent_usd"] == 0
+        assert (told["budget_resets_at"] or time.time() + 9e6) > time.time()
+    assert listed[keys[2]["id"]]["budget_resets_at"] is None
+    assert "spent_usd" not in listed[free["id"]]
+    assert "spent_usd" not in admin.get("/admin/keys").json()["data"][-1]

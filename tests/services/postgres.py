@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -12,9 +13,11 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from tests.services.found import Found, Missing, install_command, on_path, version_of
@@ -101,6 +104,13 @@ def reachable(program: Path, home: Path, who: dict[str, Any]) -> Path:
 @contextmanager
 def running(found: Found) -> Iterator[str]:
     """The URL of a new server's own database; the server and its files are gone afterwards."""
+    with installed(found) as (program, home, how):
+        yield from serving(program, home, how)
+
+
+@contextmanager
+def installed(found: Found) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+    """The server program, a folder with a new cluster's files, and how to start it; all is gone afterwards."""
     who = run_as()
     # Not pytest's tmp_path: its folders are closed to the user PostgreSQL runs as.
     home = Path(tempfile.mkdtemp(prefix="promptyard-pg-"))
@@ -111,9 +121,31 @@ def running(found: Found) -> Iterator[str]:
         environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         how: dict[str, Any] = {"env": environment, "cwd": home, "stdin": subprocess.DEVNULL, **who}
         initialise(program, home, how)
-        yield from serving(program, home, how)
+        yield program, home, how
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+class Mortal:
+    """A server that is killed and comes again, with its files and its port."""
+
+    def __init__(self, program: Path, home: Path, how: dict[str, Any]) -> None:
+        self._start, self._port = partial(started, program, home, how), free_port()
+        self.url = url_of(self._port)
+        self.start()
+
+    def start(self) -> None:
+        """Return once it answers."""
+        self._process = self._start(self._port)
+        assert wait_until(lambda: answers(self.url), self._process, 30), "PostgreSQL did not start"
+
+    def kill(self) -> None:
+        """With SIGKILL, and all its children."""
+        family = [*psutil.Process(self._process.pid).children(recursive=True), psutil.Process(self._process.pid)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(10)
 
 
 def initialise(program: Path, home: Path, how: dict[str, Any]) -> None:
@@ -127,21 +159,9 @@ def initialise(program: Path, home: Path, how: dict[str, Any]) -> None:
 
 def serving(program: Path, home: Path, how: dict[str, Any]) -> Iterator[str]:
     """Start the server, on another port where somebody took ours, and yield its URL."""
-    log = home / "log"
     for _ in range(3):
         port = free_port()
-        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={home}", *FAST]
-        options = [part for setting in settings for part in ("-c", setting)]
-        with log.open("ab") as output:
-            # A session of its own: Ctrl-C in the terminal must reach pytest first, which stops us.
-            process = subprocess.Popen(
-                [program, "-D", home / "data", *options],
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                **how,
-            )
+        process, url = started(program, home, how, port), url_of(port)
         try:
             if wait_until(lambda url=url: answers(url), process, 30):
                 yield url
@@ -149,7 +169,22 @@ def serving(program: Path, home: Path, how: dict[str, Any]) -> Iterator[str]:
         finally:
             # SIGINT is PostgreSQL's fast shutdown: it ends its sessions rather than wait for them.
             stop(process, signal.SIGINT, 10)
-    raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text(errors='replace')}")
+    raise RuntimeError(f"PostgreSQL did not start:\n{(home / 'log').read_text(errors='replace')}")
+
+
+def url_of(port: int) -> str:
+    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+def started(program: Path, home: Path, how: dict[str, Any], port: int) -> subprocess.Popen[bytes]:
+    """The server's process, not waited for."""
+    settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={home}", *FAST]
+    options = [part for setting in settings for part in ("-c", setting)]
+    with (home / "log").open("ab") as output:
+        # A session of its own: Ctrl-C in the terminal must reach pytest first, which stops us.
+        return subprocess.Popen(
+            [program, "-D", home / "data", *options], stdout=output, stderr=output, start_new_session=True, **how
+        )
 
 
 def answers(url: str) -> bool:

@@ -130,10 +130,10 @@ class Ledger:
         await self.flush()
         return await _answered(asyncio.to_thread(self._store.used, rule, whose, since, until))
 
-    async def sums(self, by: list[str], only: UsageFilter) -> list[UsageSum]:
-        """Usage summed by groups, up to this moment."""
+    async def sums(self, by: list[str], only: UsageFilter, limit: int | None = None, offset: int = 0) -> list[UsageSum]:
+        """Usage summed by groups, up to this moment (`UsageStore.sums`)."""
         await self.flush()
-        return await _answered(asyncio.to_thread(self._store.sums, by, only))
+        return await _answered(asyncio.to_thread(self._store.sums, by, only, limit, offset))
 
     async def _tend_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

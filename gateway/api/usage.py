@@ -26,9 +26,11 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
         group_by: Annotated[str, Query(description=f"Comma-separated: {', '.join(GROUPS)}")] = "key,route,day",
         since: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), inclusive")] = None,
         until: Annotated[str | None, Query(description="ISO 8601 date or time (UTC), exclusive")] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="Most groups to answer with")] = 10_000,
+        offset: Annotated[int, Query(ge=0, le=10**9, description="From which of them on")] = 0,
         user: Annotated[str | None, Query(description="Of this end user; empty: of calls that name none")] = None,
     ) -> dict[str, Any]:
-        """Calls, tokens and USD by group, with the total."""
+        """Calls, tokens and USD by group, in the groups' order, with the total; `next` is the next page's `offset`."""
         who = visitor(request)
         only = UsageFilter(
             since=described.moment(since, "since"),
@@ -38,9 +40,11 @@ def router(access: Access, ledger: Ledger) -> APIRouter:
             end_user=None if user is None else users.shown(user),
         )
         by = described.groups(group_by)
-        rows = await ledger.sums(by, only)
+        rows = await ledger.sums(by, only, limit + 1, offset)
         total = await ledger.sums([], only)
-        return {"data": [described.usage_sum(row) for row in rows], "total": described.usage_sum(total[0])}
+        more = offset + limit if len(rows) > limit else None
+        shown = [described.usage_sum(row) for row in rows[:limit]]
+        return {"data": shown, "total": described.usage_sum(total[0]), "next": more}
 
     @api.get("/{request_id}")
     async def one(request: Request, request_id: str) -> dict[str, Any]:

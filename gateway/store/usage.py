@@ -144,8 +144,11 @@ class UsageStore:
         with self._database.read() as connection:
             return int(connection.scalar(select(func.sum(_used(rule, found))).where(theirs == name)) or 0)
 
-    def sums(self, by: Sequence[str], only: UsageFilter) -> list[UsageSum]:
-        """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order."""
+    def sums(self, by: Sequence[str], only: UsageFilter, limit: int | None = None, offset: int = 0) -> list[UsageSum]:
+        """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order.
+
+        At most `limit` of them, from the one at `offset` on.
+        """
         if only.end_user is not None:
             found = _of_user(only.end_user, only.since, only.until)
         elif "user" in by:
@@ -161,6 +164,8 @@ class UsageStore:
             statement = statement.group_by(*groups).order_by(*groups)
         if groups and (only.end_user == "" or "user" in by):  # who names none is a difference: perhaps nothing
             statement = statement.having(func.sum(found.c.calls) + func.sum(found.c.input_tokens) > 0)
+        if limit is not None:
+            statement = statement.limit(limit).offset(offset)
         with self._database.read() as connection:
             rows = connection.execute(statement).mappings().all()
         return [

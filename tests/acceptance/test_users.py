@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import httpx
@@ -88,6 +89,15 @@ def test_a_users_budget_is_of_the_team_and_outlives_its_keys(server: Server, adm
     assert theirs[team["id"]] == pytest.approx(answered / 100)
     rows = admin.get("/admin/usage", params={"group_by": "team,user"}).json()["data"]
     assert {row["user"] for row in rows if row["team"] == team["id"]} == {"ann", "bob"}
+    # The same, page by page.
+    paged: list[dict[str, Any]] = []
+    following: int | None = 0
+    while following is not None:
+        asked = {"group_by": "team,user", "limit": 1, "offset": following}
+        page = admin.get("/admin/usage", params=asked).json()
+        paged, following = paged + page["data"], page["next"]
+        assert page["total"]["calls"] == sum(row["calls"] for row in rows)
+    assert paged == rows
 
 
 def test_user_limits_are_changed_piece_by_piece_and_taken_away(server: Server, admin: httpx.Client) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import tokens
+from gateway import limits, tokens
 from gateway.budgets import Budgets
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
@@ -29,6 +29,7 @@ from gateway.store import migrations
 from gateway.store.usage import UsageStore
 from gateway.types import Answer, Call, Claim, Grant, Refusal, Request, Rule, UsageFilter
 from gateway.usage import Meter
+from gateway.windows import window
 
 #: A dollar a token: sums are told in dollars.
 PRICE = Price(Rates(Decimal(1), Decimal(1)))
@@ -148,6 +149,32 @@ async def test_a_worst_case_that_no_column_holds_is_journalled_as_the_most_that_
     )
     answer = bench.meter.metered(call, await send(Way(router, bench.limiter, call), bench.meter))
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("duration", ["1h", "1d", "1mo"])
+async def test_a_clock_that_jumps_finds_each_window_as_it_was(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, duration: str
+) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    route = Route("first", (deployment("a"),))
+    router = Router(Config({}, {"first": route}), bench.providers, Health())
+    key = Key("k", "k", frozenset(Scope), limits=Limits(budget=Budget(100 * DOLLAR, duration)))
+    edge = 1_835_395_200  # 2028-02-29 00:00 UTC, a leap day
+    edge = edge + 86400 if duration == "1mo" else edge
+    spent = {-1: 0, 1: 0}
+    for side in (-1, 1, -1, -1, 1, 1, -1):  # half an hour before the edge, and behind it
+        monkeypatch.setattr(limits.time, "time", lambda side=side: edge + side * 1800.0)
+        asked = Request(f"req_{sum(spent.values())}", Task.CHAT, "first", BODY, False, {})
+        call = await bench.limiter.admit(key, route, asked)
+        bench.meter.metered(call, await send(Way(router, bench.limiter, call), bench.meter))
+        spent[side] += 5
+        for other, dollars in spent.items():
+            of = window(duration, edge + other * 1800.0)
+            assert await ledger.used(Rule.BUDGET, "key:k", float(of.start), of.end) == dollars * DOLLAR
+        here = window(duration, edge + side * 1800.0)
+        refusal = await bench.counters.take([Claim(f"key:k@{here.start}", Rule.BUDGET, 10**12, 10**13, 10**13)])
+        assert isinstance(refusal, Refusal)
+        assert (refusal.used, refusal.held) == (spent[side] * DOLLAR, 0)
 
 
 async def test_what_is_free_needs_no_bound(ledger: Ledger) -> None:

@@ -73,7 +73,7 @@ class Plane:
         self._closing: set[asyncio.Task[None]] = set()
         providers = {name: make(spec) for name, spec in config.providers.items()}
         self._open = list(providers.values())
-        self.current = self._snapshot(config, version, providers)
+        self.current = self._snapshot(config, version, providers, None)
 
     @property
     def running(self) -> int:
@@ -119,7 +119,7 @@ class Plane:
         self._open += made.values()
         for provider in made.values():
             await provider.start()
-        before, self.current = self.current, self._snapshot(config, version, providers)
+        before, self.current = self.current, self._snapshot(config, version, providers, self.current.router)
         if before.running:
             self._older.add(before)
         # A credential that was refused says nothing of the one that took its place.
@@ -133,11 +133,14 @@ class Plane:
             if isinstance(failed, BaseException):
                 log.error("A part did not stop cleanly: %s", type(failed).__name__)
 
-    def _snapshot(self, config: Config, version: str, providers: Mapping[str, Provider]) -> Snapshot:
+    def _snapshot(
+        self, config: Config, version: str, providers: Mapping[str, Provider], before: Router | None
+    ) -> Snapshot:
         for route in config.routes.values():
             if route.fault:
                 log.warning("Route '%s' injects faults on purpose. Remove its 'fault' before users call it", route.name)
-        return Snapshot(config, version, providers, Router(config, providers, self._health), self._ended)
+        router = Router(config, providers, self._health, before)
+        return Snapshot(config, version, providers, router, self._ended)
 
     def _ended(self, snapshot: Snapshot) -> None:
         if snapshot is not self.current:

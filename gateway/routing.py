@@ -21,11 +21,18 @@ _ANYONE = ""
 class Router:
     """Routes of one configuration, the providers that serve them, and how their deployments are doing."""
 
-    def __init__(self, config: Config, providers: Mapping[str, Provider], health: Health) -> None:
+    def __init__(
+        self, config: Config, providers: Mapping[str, Provider], health: Health, before: Router | None = None
+    ) -> None:
+        """`before` is the router that this one takes the place of."""
         self._routes = config.routes
         self._providers = providers
         self.health = health
-        self._faults = {name: Faults(route, route.fault) for name, route in config.routes.items() if route.fault}
+        #: By route. Where a route's are the same in the file, they go on, attempt by attempt.
+        self.faults = {name: Faults(route, route.fault) for name, route in config.routes.items() if route.fault}
+        for name, faults in self.faults.items():
+            if (kept := before and before.faults.get(name)) and kept.fault == faults.fault:
+                self.faults[name] = kept
 
     def find(self, name: str, key: Key) -> Route:
         """The route called `name`. Raises `UnknownModel`, which names what `key` may call, or `Forbidden`."""
@@ -63,7 +70,7 @@ class Router:
 
     def fault(self, route: Route) -> Drawn | None:
         """What is made to go wrong with the next attempt of a `route` that injects faults."""
-        return self._faults[route.name].next() if route.fault else None
+        return self.faults[route.name].next() if route.fault else None
 
     def _weighted(self, deployments: Iterable[Deployment]) -> list[Deployment]:
         # Efraimidis and Spirakis: sorting by an exponential of the weight draws in proportion to it.

@@ -37,12 +37,12 @@ class Faults:
 
     def __init__(self, route: Route, fault: Fault) -> None:
         self._route = route.name
-        self._fault = fault
+        self.fault = fault
         self._attempts = itertools.count(1)
 
     def next(self) -> Drawn | None:
         """What is wrong with the route's next attempt, if anything is."""
-        number, fault = next(self._attempts), self._fault
+        number, fault = next(self._attempts), self.fault
         # Text seeds alike in every process. All four are drawn, so that changing one rate moves none of the others.
         draw = random.Random(f"{fault.seed}:{number}")  # noqa: S311 - to be repeated, no secret
         rates = {"error": fault.error, "stall": fault.stall, "cut": fault.cut, "slow": fault.slow}

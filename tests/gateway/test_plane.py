@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from types import MappingProxyType
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gateway.errors import Overloaded
 from gateway.plane import Plane, Snapshot
 from gateway.providers.fake import FakeProvider
-from gateway.routes import Config, Cooldown, Deployment, ProviderSpec, Route
+from gateway.routes import Config, Cooldown, Deployment, Fault, ProviderSpec, Route
 
 
 class Noted(FakeProvider):
@@ -112,6 +113,26 @@ async def test_health_stays_where_the_provider_does_and_is_forgotten_elsewhere()
     await plane.swap(config(same="a", other="b"), "2")
     assert plane.current.router.health is health
     assert [name for name, one in deployments.items() if health.of(one).rests()] == ["same"]
+
+
+async def test_equal_faults_go_on_attempt_by_attempt_and_others_begin() -> None:
+    def faulty(seed: int, model: str = "m") -> Config:
+        found = config(a="a")
+        route = Route("a", (Deployment("a", model),), fault=Fault(seed=seed, error=0.5))
+        return dataclasses.replace(found, routes={"a": route})
+
+    def drawn(plane: Plane, count: int) -> list[bool]:
+        return [plane.current.router.fault(plane.current.config.routes["a"]) is not None for _ in range(count)]
+
+    alone = Plane(faulty(3), "1", Noted)
+    wanted = drawn(alone, 40)
+    plane = Plane(faulty(3), "1", Noted)
+    found = drawn(plane, 20)
+    await plane.swap(faulty(3, "another"), "2")
+    assert found + drawn(plane, 20) == wanted
+    await plane.swap(faulty(4), "3")
+    await plane.swap(faulty(3), "4")
+    assert drawn(plane, 40) == wanted
 
 
 async def test_no_more_calls_are_taken_once_it_stops() -> None:

@@ -65,17 +65,22 @@ class Budgets:
 
     def begin(self, call: Call, route: Route, attempt: Attempt) -> None:
         """Note `attempt` with the most it may cost, where that is known: what a kill cuts short is settled at that."""
-        call.attempts = attempt.number = call.attempts + 1
-        request, key, most = call.request, call.key, 0
-        if attempt.deployment.listing.price is not None:
+        number, request, key, most = call.attempts + 1, call.request, call.key, 0
+        if attempt.deployment.listing.price is not None and request.task is not Task.COUNT_TOKENS:
             most = min(_bound(call, route, attempt), _MOST)
         self._balances.begin(
             (
-                *(request.id, attempt.number, call.time, key.id, key.name, request.model, attempt.deployment.id),
+                *(request.id, number, call.time, key.id, key.name, request.model, attempt.deployment.id),
                 *(request.task.value, request.stream, call.input_estimate, most, attempt.fallback),
                 *(key.team_id, key.organisation_id, request.user),
             )
         )
+        call.attempts = attempt.number = number
+
+    def check(self, call: Call, route: Route, deployment: Deployment) -> None:
+        """Refuse a deployment of which nobody knows what it may cost (`BadRequest`): what is held is not for it."""
+        check_price(route, deployment, call.request.task)
+        _cost(call, route, deployment, None)
 
     def spend(self, holder: Call | Attempt, cost: int) -> None:
         """Settle what `holder` holds at `cost` nano-dollars. Again, it does nothing."""

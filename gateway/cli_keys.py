@@ -42,13 +42,13 @@ def keys_command() -> None:
 @options(*_TERMS, data_option, json_option)
 def create(name: str, data: Path | None, as_json: bool, **given: Any) -> None:
     """Make a key. Its secret is shown this once."""
-    from gateway.api.said import key_terms, limits
+    from gateway.api.said import key_terms, limits, named
 
     wanted = said(given)
     with refusals():
         limits(wanted)  # before there is a data folder
         with _opened(data) as (keys, tenants):
-            key, secret = keys.create(name, **key_terms(wanted, tenants))
+            key, secret = keys.create(name, **key_terms(named(wanted, tenants)))
     _show_secret(key, secret, as_json)
 
 
@@ -74,11 +74,12 @@ def declare(name: str, as_json: bool) -> None:
 @options(*_TERMS, data_option, json_option)
 def update(key_id: str, data: Path | None, as_json: bool, **given: Any) -> None:
     """Change a key: what is not named stays as it is, `none` takes a limit away. Servers follow within a second."""
-    from gateway.api.said import key_terms
+    from gateway.api.said import key_terms, named
 
     wanted = said(given)
     with _opened(data) as (keys, tenants), refusals():
-        key = keys.change(key_id, lambda key: key_terms(wanted, tenants, key))
+        found = named(wanted, tenants)
+        key = keys.change(key_id, lambda key: key_terms(found, key))
     _show(key, as_json, "is changed")
 
 

@@ -36,14 +36,14 @@ def _add_commands(group: click.Group, kind: str, about: str, *terms: Callable[[A
     @click.option("--name", required=True, help="What it is called")
     @options(*ALLOWED, *terms, data_option, json_option)
     def create(name: str, data: Path | None, as_json: bool, **given: Any) -> None:
-        from gateway.api.said import limits, tenant_terms
+        from gateway.api.said import limits, named, tenant_terms
         from gateway.owners import TenantKind
 
         wanted = said(given)
         with refusals():
             limits(wanted)  # before there is a data folder
             with _opened(data) as tenants:
-                made = tenants.create(TenantKind(kind), name, **tenant_terms(wanted, tenants))
+                made = tenants.create(TenantKind(kind), name, **tenant_terms(named(wanted, tenants)))
         _show(made, as_json, "is made")
 
     @group.command("update", help="Change one: what is not named stays as it is, `none` takes a limit away.")
@@ -91,11 +91,12 @@ _add_commands(
 
 
 def _change(kind: str, tenant_id: str, wanted: dict[str, Any], data: Path | None, as_json: bool, what: str) -> None:
-    from gateway.api.said import tenant_terms
+    from gateway.api.said import named, tenant_terms
     from gateway.owners import TenantKind
 
     with _opened(data) as tenants, refusals():
-        changed = tenants.change(TenantKind(kind), tenant_id, lambda one: tenant_terms(wanted, tenants, one))
+        found = named(wanted, tenants)
+        changed = tenants.change(TenantKind(kind), tenant_id, lambda one: tenant_terms(found, one))
     _show(changed, as_json, what)
 
 

@@ -293,6 +293,11 @@ class MemoryCounters:
                 opened.remove(one)
         self._opened[whose, rule] = opened
 
+    def used(self, scope: str, rule: Rule) -> int:
+        """What is used of a window that was opened; nothing of one that was not."""
+        window = self._windows.get((scope, rule))
+        return 0 if window is None else window.used
+
     def forget_opened(self) -> None:
         """Have every window opened anew that is opened: others count in them now."""
         for (_, rule), scopes in self._opened.items():

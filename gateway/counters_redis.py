@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from gateway.counters import WINDOW, MemoryCounters
 from gateway.counters_pool import pool_of
-from gateway.counters_scripts import HOLD, MEET, OPEN, SETTLE, SPEND, TAKE
+from gateway.counters_scripts import ADD, HOLD, MEET, OPEN, SETTLE, SPEND, TAKE
 from gateway.errors import BudgetUnavailable
 from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
@@ -68,6 +68,7 @@ class RedisCounters:
         self._open = self._redis.register_script(OPEN)
         self._hold = self._redis.register_script(HOLD)
         self._meet = self._redis.register_script(MEET)
+        self._add = self._redis.register_script(ADD)
         #: What Redis was called when this process met it last, and how many processes counted there then.
         self._epoch = ""
         self.members = 1
@@ -167,6 +168,10 @@ class RedisCounters:
             answer = await self._answer(grant_id, claims)
         except (RedisError, OSError) as error:
             self._gone(error)
+            # It may have been granted: then nobody else would ever give back what it holds of budgets.
+            if held := [self._key(claim) for claim in claims if claim.rule is Rule.BUDGET]:
+                lost = [_Held(grant_id, "", key, "0", self._epoch) for key in held]
+                self._tell_beside(self._tell_cost(lost, 0))
             return await self._take_here(claims)
         finally:
             self._places.release()
@@ -349,13 +354,25 @@ class RedisCounters:
             # Short again only after a call that went well: an answer to this alone may not mean much.
             self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
             with contextlib.suppress(RedisError, OSError):
+                epoch = self._epoch
                 await self._met()
                 await self._put_leases()
+                if epoch in ("", self._epoch):
+                    await self._tell_days()
                 break
         log.warning("Redis answers again.")
         self._local.forget_opened()
         self._opened_here.clear()
         self._there.set()
+
+    async def _tell_days(self) -> None:
+        """Count in Redis what went on here of days. One that was emptied meanwhile is opened with it."""
+        used = {
+            self._name(f"{rule}:{scope}"): self._local.used(scope, rule) - before
+            for (scope, rule), before in self._opened_here.items()
+        }
+        if used:
+            await self._add(keys=[*used], args=[*used.values()])
 
     def _key(self, claim: Claim) -> str:
         # Braces keep every key on one slot of a cluster: a script may touch only one.

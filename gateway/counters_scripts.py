@@ -126,6 +126,12 @@ end
 redis.call('HSETNX', KEYS[1], 'held', 0)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 """
+# What was used of a day while Redis could not be asked. Where the day is not opened there, the ledger will say it.
+ADD = """
+for i, key in ipairs(KEYS) do
+  if redis.call('HEXISTS', key, 'used') == 1 then redis.call('HINCRBY', key, 'used', ARGV[i]) end
+end
+"""
 # Put back what a running attempt holds, in a Redis that was emptied.
 HOLD = """
 if redis.call('HSETNX', KEYS[1], 'r:' .. ARGV[1], ARGV[2]) == 1 then

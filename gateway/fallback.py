@@ -70,7 +70,11 @@ class _Hedge:
             while True:
                 for task in await self._done(None):
                     attempted = self._running.pop(task)
-                    outcome = task.result()
+                    try:
+                        outcome = task.result()
+                    except BaseException:
+                        self._meter.left(self._way.call, attempted)
+                        raise
                     if isinstance(outcome, Answer):
                         self._way.call.attempt = attempted
                         return outcome

@@ -78,6 +78,8 @@ class Journal:
     def read(self, position: Position) -> tuple[list[bytes], Position]:
         """The next lines from `position` on, about a megabyte at most, and where they end. Nothing left: no lines."""
         while True:
+            # Before its end is read: a segment that has a next one then is whole.
+            there = self._segments()
             path = self._path(position.segment)
             data = b""
             if path.exists():
@@ -90,7 +92,6 @@ class Journal:
             end = data.rfind(b"\n") + 1
             if end:
                 return data[: end - 1].split(b"\n"), Position(position.segment, position.offset + end)
-            there = self._segments()
             later = [number for number in there if number > position.segment]
             if position.segment not in there and not later and there:
                 # Somebody cleared the folder, and its numbers began anew.

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from gateway import tokens
-from gateway.budgets import DAY, Budgets, check_price, owner, refused
+from gateway.budgets import DAY, Budgets, owner, refused
 from gateway.counters import OPENED, WINDOW, Counters
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import BadRequest, GatewayError, RateLimited
@@ -91,14 +91,16 @@ class Limiter:
     async def reserve(self, call: Call, route: Route, attempt: Attempt) -> None:
         """Have `attempt` hold what it may cost of the budgets that apply, until `spend`.
 
-        The call's first takes over what the call was admitted with. Raises as `admit` does.
+        The call's first takes over what the call was admitted with, where it is of the same route. Raises as `admit`
+        does.
         """
-        if not budgeted(call.key, route):
+        if not budgeted(call.key, route) or call.request.task is _COUNT_TOKENS:
             return
-        if call.reservation:
-            check_price(route, attempt.deployment, call.request.task)
+        if call.reserved is route and call.reservation:
+            self._budgets.check(call, route, attempt.deployment)
             attempt.reservation, call.reservation = call.reservation, ()
             return
+        self.spend(call, 0)
         only = [attempt.deployment]
 
         def claims() -> list[Claim]:
@@ -151,7 +153,7 @@ class Limiter:
             taken = await self._granted(call, taken, wanted)
         call.grants.append(taken)
         if money:
-            call.reservation = taken.money
+            call.reservation, call.reserved = taken.money, call.route
 
     async def _granted(self, call: Call, taken: Grant | Refusal | Unknown, claims: Callable[[], list[Claim]]) -> Grant:
         """A grant of `claims`, asked for again where the ledger, or an exact count of the input, changes the answer."""

@@ -173,9 +173,9 @@ class Call:
     """One request on its way, from admission to settlement.
 
     `route` and `attempt` are those under way, `attempts` counts those that were begun. `reservation` is what its
-    first attempt will hold of budgets. `input_estimate` is an upper estimate in tokens, exact where `counted`. `error`
-    is how it was settled. `wasted` are tokens of attempts that did not become its answer. Times are
-    `time.perf_counter()` seconds but `time`, which is UTC epoch.
+    first attempt will hold of budgets, if that is one of the route `reserved`. `input_estimate` is an upper estimate
+    in tokens, exact where `counted`. `error` is how it was settled. `wasted` are tokens of attempts that did not become
+    its answer. Times are `time.perf_counter()` seconds but `time`, which is UTC epoch.
     """
 
     key: Key
@@ -189,6 +189,7 @@ class Call:
     attempt: Attempt | None = None
     attempts: int = 0
     reservation: Sequence[object] = ()
+    reserved: Route | None = None
     wasted: int = 0
     settled: bool = False
     error: str | None = None

@@ -108,7 +108,7 @@ class Meter:
 
     def left(self, call: Call, attempt: Attempt) -> None:
         """Record an attempt whose caller left, beside another that settles the call; not one that asked nobody."""
-        if attempt.asked:
+        if attempt.asked and attempt.number:
             self.forsaken(call, attempt)
         self._limiter.spend(attempt, 0)
 

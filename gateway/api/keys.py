@@ -14,7 +14,7 @@ from gateway.api import described
 from gateway.api.access import Access
 from gateway.api.allowed import Allowed, Name, given
 from gateway.api.roles import Visitor, guard, visitor
-from gateway.api.said import key_terms
+from gateway.api.said import key_terms, named
 from gateway.errors import Forbidden
 from gateway.keys import Keys, no_such
 from gateway.ledger import Ledger
@@ -105,7 +105,7 @@ def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
         said = given(new)
         if who.team_id is not None:
             said.setdefault("team_id", who.team_id)
-        key, secret = keys.create(new.name, by=who.key.id, **key_terms(_allowed(said, who), tenants))
+        key, secret = keys.create(new.name, by=who.key.id, **key_terms(named(_allowed(said, who), tenants)))
         return {**described.key(key), "key": secret}
 
     @api.patch("/admin/keys/{key_id}")
@@ -113,8 +113,8 @@ def _add_changing(api: APIRouter, keys: Keys, tenants: Tenants) -> None:
         """Change a key: what is left out stays as it is. Every process obeys within a second."""
         who = visitor(request)
         _theirs(keys, key_id, who)
-        said = _allowed(given(changed), who)
-        changed_key = keys.change(key_id, lambda key: key_terms(said, tenants, key), who.key.id)
+        said = named(_allowed(given(changed), who), tenants)
+        changed_key = keys.change(key_id, lambda key: key_terms(said, key), who.key.id)
         return {**described.key(changed_key)}
 
     @api.post("/admin/keys/{key_id}/rotate")

@@ -15,8 +15,19 @@ _LIMITS = ("rpm", "tpm", "concurrency", "rpd", "tpd")
 _NOTHING = Limits()
 
 
-def key_terms(said: Mapping[str, Any], tenants: Tenants, now: Key | None = None) -> Terms:
-    """The terms that `said` gives a key that is as `now` (None: a new one). Names are the admin API's.
+def named(said: Mapping[str, Any], tenants: Tenants) -> dict[str, Any]:
+    """`said` with the team or organisation that it names: looked up before anything is changed, since a transaction
+    that waits for a second connection could wait for itself. Raises `BadRequest` naming the field.
+    """
+    found = dict(said)
+    for kind in TenantKind:
+        if f"{kind}_id" in said:
+            found[kind] = tenants.named(kind, said[f"{kind}_id"])
+    return found
+
+
+def key_terms(said: Mapping[str, Any], now: Key | None = None) -> Terms:
+    """The terms that `said` (`named`) gives a key that is as `now` (None: a new one). Names are the admin API's.
 
     Raises `BadRequest` naming the field.
     """
@@ -38,12 +49,12 @@ def key_terms(said: Mapping[str, Any], tenants: Tenants, now: Key | None = None)
         new["tags"] = said["tags"]
     if "metadata" in said:
         new["metadata"] = said["metadata"]
-    if "team_id" in said:
-        new["team"] = tenants.named(TenantKind.TEAM, said["team_id"])
+    if "team" in said:
+        new["team"] = said["team"]
     return new
 
 
-def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Tenant | None = None) -> TenantTerms:
+def tenant_terms(said: Mapping[str, Any], now: Tenant | None = None) -> TenantTerms:
     """The terms that `said` gives a team or an organisation that is as `now` (as `key_terms`)."""
     new: TenantTerms = {}
     _limit(new, said, now)
@@ -55,8 +66,8 @@ def tenant_terms(said: Mapping[str, Any], tenants: Tenants, now: Tenant | None =
         new["routes"] = said["routes"]
     if "denied_routes" in said:
         new["denied"] = said["denied_routes"]
-    if "organisation_id" in said:
-        new["organisation"] = tenants.named(TenantKind.ORGANISATION, said["organisation_id"])
+    if "organisation" in said:
+        new["organisation"] = said["organisation"]
     return new
 
 

@@ -11,7 +11,7 @@ from gateway.api import described
 from gateway.api.access import Access
 from gateway.api.allowed import Allowed, Name, given
 from gateway.api.roles import Visitor, guard, visitor
-from gateway.api.said import tenant_terms
+from gateway.api.said import named, tenant_terms
 from gateway.owners import Tenant, TenantKind
 from gateway.tenants import Tenants, TenantTerms, no_such
 
@@ -111,7 +111,7 @@ def _sees(who: Visitor, organisation_id: str) -> bool:
 
 
 def _created(request: Request, tenants: Tenants, kind: TenantKind, new: NewOrganisation) -> dict[str, Any]:
-    terms = tenant_terms(given(new), tenants)
+    terms = tenant_terms(named(given(new), tenants))
     terms.pop("name", None)
     return {**described.tenant(tenants.create(kind, new.name, by=visitor(request).key.id, **terms))}
 
@@ -119,9 +119,9 @@ def _created(request: Request, tenants: Tenants, kind: TenantKind, new: NewOrgan
 def _changed(
     request: Request, tenants: Tenants, kind: TenantKind, tenant_id: str, changed: ChangedOrganisation
 ) -> dict[str, Any]:
-    said = given(changed)
+    said = named(given(changed), tenants)
 
     def terms(tenant: Tenant) -> TenantTerms:
-        return tenant_terms(said, tenants, tenant)
+        return tenant_terms(said, tenant)
 
     return {**described.tenant(tenants.change(kind, tenant_id, terms, visitor(request).key.id))}

@@ -33,6 +33,8 @@ ROWS = {
     "start again": "start to first /v1/models, data there: ms",
     "memory": "memory, lab loaded, model's child not counted: MB",
     "memory after": "memory after the load of this run: MB",
+    "machinery": "what a key's and a route's limits and a budget take off chat, counters in memory: %",
+    "machinery redis": "the same, counters in Redis on the load's core: %",
 }
 
 

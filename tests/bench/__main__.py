@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -19,11 +20,14 @@ from gateway.bench import measure
 from gateway.bench.process import Unavailable, two_cores
 from gateway.bench.report import DIRECT, OURS, Figures
 from gateway.bench.servers import Promptyard, Started, start_standin
+from tests.bench.machinery import Metered, machinery
 from tests.bench.measure import chat
 from tests.bench.report import Run
 from tests.bench.servers import PEERS, ROOT, Server, certificate
+from tests.services import redis
+from tests.services.found import Found
 
-KINDS = ("chat", "alone", "streams", "held", "tls", "start", "memory")
+KINDS = ("chat", "alone", "streams", "held", "tls", "start", "memory", "machinery")
 LOADS = {"chat": chat, "alone": measure.alone, "streams": measure.streams, "held": measure.held}
 
 
@@ -84,6 +88,8 @@ class Bench:
                 self._direct(standin)
                 for server in self._servers:
                     self._try(server, standin, number)
+                if "machinery" in self._asked.only and OURS in self.run.servers:
+                    self._machinery(standin, number)
         return self.run
 
     def _try(self, server: Server, standin: Started, number: int) -> None:
@@ -100,6 +106,20 @@ class Bench:
         except Unavailable as reason:
             self.run.missing[server.name] = str(reason)
             _say(f"{server.name}: {reason}")
+
+    def _machinery(self, standin: Started, number: int) -> None:
+        """What claiming costs, with counters in memory and in a Redis of our own, which shares the load's core."""
+        _say(f"round {number + 1} of {self._asked.rounds}: what limits and budgets cost")
+        found = redis.locate()
+        with contextlib.ExitStack() as stack:
+            kinds: dict[str, str | None] = {"machinery": None}
+            if isinstance(found, Found):
+                kinds["machinery redis"] = stack.enter_context(redis.running(found))
+            for name, url in kinds.items():
+                server = Metered(redis_url=url)
+                started = server.start(self._folder / f"{name}-{number}", standin.child.url, self._core)
+                with started.child:
+                    self.run.figures.add(OURS, machinery(name, started, self._asked.seconds))
 
     def _ours(self, server: Promptyard, folder: Path, standin: Started) -> None:
         if "start" in self._asked.only:

@@ -40,6 +40,10 @@ BARS = (
     Bar("memory of an open stream, of 1,000", "held", "KB", 80, False, lambda f: f.spread("held", OURS)),
     Bar("start to first /v1/models, empty data folder", "start", "ms", 1500, False,
         lambda f: f.spread("start empty", OURS)),
+    Bar("what limits and a budget take off chat, in memory", "machinery", "%", 15, False,
+        lambda f: f.spread("machinery", OURS)),
+    Bar("what limits and a budget take off chat, with Redis", "machinery", "%", 30, False,
+        lambda f: f.spread("machinery redis", OURS)),
     Bar("memory with the lab loaded", "memory", "MB", 350, False, lambda f: f.spread("memory", OURS)),
 )  # fmt: skip
 

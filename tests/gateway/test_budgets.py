@@ -13,7 +13,7 @@ from gateway import limits, tokens
 from gateway.budgets import Budgets
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
-from gateway.errors import BadRequest, BudgetExceeded, GatewayError, RateLimited
+from gateway.errors import BadRequest, BudgetExceeded, GatewayError, Overloaded, RateLimited
 from gateway.fallback import Way, send
 from gateway.health import Health
 from gateway.journal import Journal
@@ -23,11 +23,11 @@ from gateway.money import FREE, Listing, Price, Rates, Tokens
 from gateway.owners import Key, Scope
 from gateway.providers.fake import FakeProvider
 from gateway.rescue import TextRescue
-from gateway.routes import Budget, Config, Deployment, Limits, ProviderSpec, Retries, Route, Strategy, Task
+from gateway.routes import Budget, Config, Cooldown, Deployment, Limits, ProviderSpec, Retries, Route, Strategy, Task
 from gateway.routing import Router
 from gateway.store import migrations
 from gateway.store.usage import UsageStore
-from gateway.types import Answer, Call, Claim, Grant, Refusal, Request, Rule, UsageFilter
+from gateway.types import Answer, Attempt, Call, Claim, Grant, Refusal, Request, Rule, UsageFilter
 from gateway.usage import Meter
 from gateway.windows import window
 
@@ -257,3 +257,74 @@ async def test_a_refused_call_holds_nothing(ledger: Ledger) -> None:
     spent, calls = await bench.standing(60)
     assert (spent, calls) == (5 * calls, 12 - len(refusals))
     assert f"${spent:.0f} are spent" in refusals[-1]
+
+
+async def test_a_fallback_spends_its_own_routes_budget_though_nobody_was_asked_before(ledger: Ledger) -> None:
+    """Where the first route rests, the call's first attempt is its fallback's: what is held is of another route."""
+    bench = Bench(ledger, {"a": [GOOD], "b": [GOOD]})
+    other = Route("other", (deployment("b"),), limits=Limits(budget=Budget(50 * DOLLAR)))
+    first = Route("first", (deployment("a"),), fallbacks=("other",), cooldown=Cooldown(1, 60))
+    config = Config({}, {"first": first, "other": other})
+    router = Router(config, bench.providers, Health())
+    router.health.of(first.deployments[0]).failed(Cooldown(1, 60), None)
+    ends = []
+    for number in range(15):
+        key = Key("k", "k", frozenset(Scope), limits=Limits(budget=Budget(1000 * DOLLAR)))
+        request = Request(f"req_{number}", Task.CHAT, "first", {**BODY, "max_tokens": 1}, False, {})
+        call = await bench.limiter.admit(key, first, request)
+        try:
+            answer = bench.meter.metered(call, await send(Way(router, bench.limiter, call), bench.meter))
+            ends.append(answer.status)
+        except GatewayError as error:
+            bench.meter.close(call, error)
+            ends.append(error.status)
+    assert ends[0] == 200
+    assert ends[-1] == 429, ends
+    spent = await ledger.used(Rule.BUDGET, "route:other", 0.0, None)
+    assert spent <= 50 * DOLLAR
+    refusal = await bench.counters.take([Claim("route:other@0", Rule.BUDGET, 1, 10, 10)])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.used, refusal.held) == (spent, 0)
+    mine = await bench.counters.take([Claim("key:k@0", Rule.BUDGET, 1, 10, 10)])
+    assert isinstance(mine, Refusal)
+    assert (mine.used, mine.held) == (spent, 0)
+
+
+async def test_a_deployment_whose_answer_has_no_bound_is_passed_over(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD], "b": [GOOD]})
+    route = Route("first", (deployment("a", Listing(PRICE)), deployment("b")), strategy=Strategy.PRIORITY)
+    answer, _ = await bench.call(route, max_tokens=None)
+    assert isinstance(answer, Answer)
+    router = Router(Config({}, {"first": route}), bench.providers, Health())
+    assert [one.provider for one in router.order(route)] == ["a", "b"]
+    [row] = await ledger.sums(["deployment"], UsageFilter())
+    assert row.group["deployment"] == "b/m"
+
+
+async def test_counting_tokens_needs_no_money(ledger: Ledger) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    route = Route("first", (deployment("a"),))
+    key = Key("k", "k", frozenset(Scope), limits=Limits(budget=Budget(DOLLAR)))
+    call = await bench.limiter.admit(key, route, Request("req_1", Task.COUNT_TOKENS, "first", BODY, False, {}))
+    one = Attempt(route.deployments[0], Task.COUNT_TOKENS)
+    await bench.limiter.reserve(call, route, one)
+    bench.limiter.begin(call, route, one)
+    assert not one.reservation
+
+
+async def test_a_hedge_that_fails_in_the_journal_holds_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(ledger, {"a": [{"answer": "slow", "delay": 0.4}], "b": [GOOD]})
+    begun = ledger.begin
+
+    def full(attempt: tuple[Any, ...]) -> None:
+        if attempt[1] == 2:
+            raise Overloaded("The usage journal cannot be written.", code="journal_unavailable")
+        begun(attempt)
+
+    monkeypatch.setattr(ledger, "begin", full)
+    route = Route("first", (deployment("a"), deployment("b")), strategy=Strategy.PRIORITY, hedge=0.05)
+    error, _ = await bench.call(route)
+    assert isinstance(error, Overloaded)
+    refusal = await bench.counters.take([Claim("key:k@0", Rule.BUDGET, 1, 10**15, 10**15)])
+    assert isinstance(refusal, Refusal)
+    assert refusal.held == 0

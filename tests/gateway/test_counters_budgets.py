@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -180,5 +181,26 @@ async def test_what_is_put_back_twice_is_held_once(fresh_redis: str) -> None:
         await spend(counters, grant, 30)
         await spend(counters, grant, 30)
         assert await refused(counters, money(99)) == (50, 0)
+    finally:
+        await counters.close()
+
+
+async def test_a_claim_whose_answer_was_lost_holds_nothing(fresh_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = RedisCounters(fresh_redis)
+    try:
+        await counters.open(money(1), 20)
+        take = counters._take
+
+        async def lost(**arguments: Any) -> Any:
+            await take(**arguments)
+            raise TimeoutError
+
+        monkeypatch.setattr(counters, "_take", lost)
+        with pytest.raises(BudgetUnavailable):
+            await counters.take([money(50)])
+        monkeypatch.setattr(counters, "_take", take)
+        await asyncio.wait_for(counters._there.wait(), 10)
+        await asyncio.wait(counters._telling)
+        assert await refused(counters, money(99)) == (20, 0)
     finally:
         await counters.close()

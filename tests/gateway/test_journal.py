@@ -70,6 +70,26 @@ def test_segments_follow_each_other_and_are_forgotten(tmp_path: Path, monkeypatc
     journal.close()
 
 
+def test_a_line_that_ends_a_segment_while_it_is_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.journal._SEGMENT_SIZE", 10)
+    one = Journal(tmp_path)
+    listed, waiting = Journal._segments, [b"the line that ends it"]
+
+    def ended(self: Journal) -> list[int]:
+        if waiting:
+            self.append(waiting.pop())
+        return listed(self)
+
+    monkeypatch.setattr(Journal, "_segments", ended)
+    lines, position = one.read(Position())
+    if not lines:
+        lines, _ = one.read(position)
+    assert lines == [b"the line that ends it"]
+    one.close()
+
+
 def test_two_processes_cannot_write_one_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     with pytest.raises(ConfigError, match=f"process {os.getpid()}"):

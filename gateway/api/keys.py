@@ -145,7 +145,8 @@ async def _spent(ledger: Ledger, keys: Iterable[Key]) -> dict[str, dict[str, Any
             by_window.setdefault(window(budget.duration, now), []).append(key)
     told: dict[str, dict[str, Any]] = {}
     for of, those in by_window.items():
-        sums = await ledger.sums(["key_id"], UsageFilter(since=float(of.start) or None))
+        mine = those[0].id if len(those) == 1 else None
+        sums = await ledger.sums(["key_id"], UsageFilter(since=float(of.start) or None, key_id=mine))
         cost = {row.group["key_id"]: row.cost for row in sums}
         told |= {key.id: {"spent_usd": cost.get(key.id, 0) / 1e9, "budget_resets_at": of.end} for key in those}
     return told

@@ -109,6 +109,13 @@ def _fixed(operations: Operations) -> None:
         operations.add_column(table, Column("fixed", Boolean))
 
 
+def _owners(operations: Operations) -> None:
+    """What one key or tenant used is found without reading everybody's."""
+    for index in tables.usage_owners:
+        # Where the step that sums days has just made their table, it has them.
+        index.create(operations.get_bind(), checkfirst=True)
+
+
 STEPS: Sequence[_Step] = (
     _Step(2, _attempts),
     _Step(3, _budgets),
@@ -120,6 +127,7 @@ STEPS: Sequence[_Step] = (
     _Step(9, _users),
     _Step(10, _alerts),
     _Step(11, _fixed),
+    _Step(12, _owners),
 )
 
 

@@ -212,5 +212,9 @@ def _by_days(name: str, *first: Column[Any]) -> Table:
 
 
 usage_days = _by_days("gateway_usage_days")
+usage_owners = [
+    Index(f"gateway_usage_days_{name}", usage_days.c[f"{name}_id"], usage_days.c.day)
+    for name in ("key", "team", "organisation")
+]
 # Of lines that name an end user: there may be many of them, and whoever does not ask for them need not read them.
 usage_users = _by_days("gateway_usage_users", Column("end_user", String(200), primary_key=True))

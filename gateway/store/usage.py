@@ -60,10 +60,10 @@ def _used(rule: Rule, found: Subquery) -> ColumnElement[int]:
     return found.c.calls - found.c.refused if rule is Rule.RPD else found.c.input_tokens + found.c.output_tokens
 
 
-def _of_user(user: str, since: float | None, until: float | None) -> Subquery:
+def _of_user(user: str, since: float | None, until: float | None, **only: str) -> Subquery:
     if user:
-        return usage_days.usage_of_user(user, since, until)
-    found = usage_days.usage_by_user(since, until)
+        return usage_days.usage_of_user(user, since, until, **only)
+    found = usage_days.usage_by_user(since, until, **only)
     return select(found).where(found.c[usage_days.USER] == "").subquery()
 
 
@@ -136,30 +136,31 @@ class UsageStore:
         kind, _, name = whose.partition(":")
         if kind == "user":
             kind, name, user = name.replace("/", ":", 1).split(":", 2)
-            found = _of_user(user, since or None, until)
+            found = _of_user(user, since or None, until, **{_OWNERS[kind]: name})
+        elif kind in _OWNERS:
+            found = usage_days.usage_of(since or None, until, **{_OWNERS[kind]: name})
         else:
             found = usage_days.usage_of(since or None, until)
-        column = _OWNERS.get(kind)
-        theirs = found.c[column] if column else case((found.c.fallback != "", found.c.fallback), else_=found.c.route)
+        statement = select(func.sum(_used(rule, found)))
+        if kind not in _OWNERS:
+            statement = statement.where(case((found.c.fallback != "", found.c.fallback), else_=found.c.route) == name)
         with self._database.read() as connection:
-            return int(connection.scalar(select(func.sum(_used(rule, found))).where(theirs == name)) or 0)
+            return int(connection.scalar(statement) or 0)
 
     def sums(self, by: Sequence[str], only: UsageFilter, limit: int | None = None, offset: int = 0) -> list[UsageSum]:
         """Calls, tokens and cost of each group of `by` (names of `GROUPS`), in the groups' order.
 
         At most `limit` of them, from the one at `offset` on.
         """
+        theirs = {name: value for name in _OWNERS.values() if (value := getattr(only, name)) is not None}
         if only.end_user is not None:
-            found = _of_user(only.end_user, only.since, only.until)
+            found = _of_user(only.end_user, only.since, only.until, **theirs)
         elif "user" in by:
-            found = usage_days.usage_by_user(only.since, only.until)
+            found = usage_days.usage_by_user(only.since, only.until, **theirs)
         else:
-            found = usage_days.usage_of(only.since, only.until)
+            found = usage_days.usage_of(only.since, only.until, **theirs)
         groups = [found.c[_GROUPS[name]].label(name) for name in by]
         statement = select(*groups, *[func.sum(found.c[name]).label(name) for name in usage_days.SUMS])
-        for name in ("key_id", "team_id", "organisation_id"):
-            if (wanted := getattr(only, name)) is not None:
-                statement = statement.where(found.c[name] == wanted)
         if groups:
             statement = statement.group_by(*groups).order_by(*groups)
         if groups and (only.end_user == "" or "user" in by):  # who names none is a difference: perhaps nothing

@@ -85,32 +85,35 @@ def rebuild(connection: Connection, kept: _Kept = DAYS) -> None:
     connection.execute(insert(kept.table).from_select(names, select(*groups, *sums).group_by(*groups)))
 
 
-def usage_of(since: float | None, until: float | None) -> Subquery:
-    """All usage from `since` until `until`, with the columns `KEYS` and `SUMS`."""
-    return union_all(*_parts(DAYS, since, until)).subquery()
+def usage_of(since: float | None, until: float | None, **only: str) -> Subquery:
+    """All usage from `since` until `until` that has these values in its columns, with the columns `KEYS` and `SUMS`."""
+    return union_all(*_parts(DAYS, since, until, only)).subquery()
 
 
-def usage_by_user(since: float | None, until: float | None) -> Subquery:
+def usage_by_user(since: float | None, until: float | None, **only: str) -> Subquery:
     """As `usage_of`, with the column `USER`. What names no user is all there is without what names one."""
-    named = _parts(USERS, since, until)
+    named = _parts(USERS, since, until, only)
     others = []
-    for part, sign in ((usage_of(since, until), 1), (union_all(*named).subquery(), -1)):
+    for part, sign in ((usage_of(since, until, **only), 1), (union_all(*named).subquery(), -1)):
         sums = [(part.c[name] * sign).label(name) for name in SUMS]
         others.append(select(literal("").label(USER), *[part.c[name] for name in KEYS], *sums))
     return union_all(*named, *others).subquery()
 
 
-def usage_of_user(user: str, since: float | None, until: float | None) -> Subquery:
+def usage_of_user(user: str, since: float | None, until: float | None, **only: str) -> Subquery:
     """As `usage_by_user`, of one who is named."""
-    return union_all(*_parts(USERS, since, until, user)).subquery()
+    return union_all(*_parts(USERS, since, until, {**only, USER: user})).subquery()
 
 
-def _parts(kept: _Kept, since: float | None, until: float | None, user: str | None = None) -> list[Select[Any]]:
-    """Whole days are read as such, and only what lies in parts of days from the lines."""
+def _parts(kept: _Kept, since: float | None, until: float | None, only: Mapping[str, str]) -> list[Select[Any]]:
+    """Whole days are read as such, and only what lies in parts of days from the lines.
+
+    `only` is asked of each part: there are indexes for it.
+    """
     days = select(*[kept.table.c[name] for name in (*kept.keys, *SUMS)])
     lines = _lines(kept)
-    if user is not None:  # in each part: both tables have an index of users
-        days, lines = days.where(kept.table.c[USER] == user), lines.where(usage.c[USER] == user)
+    for name, value in only.items():
+        days, lines = days.where(kept.table.c[name] == value), lines.where(usage.c[name] == value)
     parts = [days]
     if since is not None:
         first = -int(-since // DAY)

@@ -92,6 +92,7 @@ def older(database: Database, version: int) -> None:
     """Take back what was added since `version`."""
     # SQLite lets no column go that an index is of.
     undo = [f"UPDATE schema_versions SET version = {version}", "DROP INDEX gateway_usage_user"]
+    undo += [f"DROP INDEX gateway_usage_days_{name}" for name in ("key", "team", "organisation")]
     for step, tables in sorted(ADDED.items(), reverse=True):
         for table, columns in tables.items() if step > version else ():
             undo += [f"ALTER TABLE {table} DROP COLUMN {one}" for one in columns] or [f"DROP TABLE {table}"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway import tokens, units
 from gateway.counters import Counters
@@ -38,12 +38,20 @@ class Balances(Protocol):
         """What `key:<id>` and so on (`Claim`) used of `rule`, by calls that began from `since` until `until`."""
 
 
+class Now(NamedTuple):
+    """Keys by id and routes by name as they are now, which may have changed while a call runs; None: as they were."""
+
+    key: Callable[[str], Key | None] = lambda _: None
+    route: Callable[[str], Route | None] = lambda _: None
+
+
 class Budgets:
     """What calls claim of budgets. A budget that was not asked of before is opened with what the ledger says of it."""
 
-    def __init__(self, counters: Counters, balances: Balances) -> None:
+    def __init__(self, counters: Counters, balances: Balances, now: Now | None = None) -> None:
         self._counters = counters
         self._balances = balances
+        self._now = now or Now()
         self._opening: dict[tuple[str, Rule], asyncio.Task[None]] = {}
 
     def claims(
@@ -53,15 +61,11 @@ class Budgets:
 
         `body` is what it asks, where that is not the call's own. Raises `BadRequest` where nobody knows its cost.
         """
-        scopes = (*call.key.limits_of(call.request.user), (f"route:{route.name}", route.limits))
-        applying = [(whose, limits.budget) for whose, limits in scopes if limits.budget is not None]
+        applying = _applying(call.key, call, route)
         if not applying:
             return []
         most = _most(call, route, deployments, body)
-        return [
-            Claim(f"{whose}@{window(budget.duration, call.time).start}", Rule.BUDGET, budget.most, most, most)
-            for whose, budget in applying
-        ]
+        return [Claim(_scope(whose, budget, call), Rule.BUDGET, budget.most, most, most) for whose, budget in applying]
 
     def begin(self, call: Call, route: Route, attempt: Attempt) -> None:
         """Note `attempt` with the most it may cost, where that is known: what a kill cuts short is settled at that."""
@@ -88,6 +92,16 @@ class Budgets:
             money, holder.reservation = holder.reservation, ()
             self._counters.spend(money, cost)
 
+    def late(self, call: Call, route: Route, cost: int) -> None:
+        """Count `cost` of budgets that were set, or given other windows, while the call ran: it holds none of them."""
+        key, there = self._now.key(call.key.id) or call.key, self._now.route(route.name) or route
+        if key is call.key and there is route:
+            return
+        held = {_scope(whose, budget, call) for whose, budget in _applying(call.key, call, route)}
+        for whose, budget in _applying(key, call, there):
+            if (scope := _scope(whose, budget, call)) not in held:
+                self._counters.charge(scope, cost)
+
     async def open(self, claim: Claim, call: Call) -> None:
         """Begin the window of `claim` with what was used in it. However many ask, the ledger is asked once."""
         window, until = (claim.scope, claim.rule), _window(claim, call).end
@@ -100,6 +114,18 @@ class Budgets:
     async def _open(self, claim: Claim, until: int | None) -> None:
         whose, _, start = claim.scope.rpartition("@")
         await self._counters.open(claim, await self._balances.used(claim.rule, whose, float(start), until))
+
+
+def _applying(key: Key, call: Call, route: Route) -> list[tuple[str, Budget]]:
+    """The budgets that an attempt of `call` at `route` is spent of, and whose they are, if `key` is what it was made
+    with.
+    """
+    scopes = (*key.limits_of(call.request.user), (f"route:{route.name}", route.limits))
+    return [(whose, limits.budget) for whose, limits in scopes if limits.budget is not None]
+
+
+def _scope(whose: str, budget: Budget, call: Call) -> str:
+    return f"{whose}@{window(budget.duration, call.time).start}"
 
 
 def _budget(claim: Claim, call: Call) -> Budget | None:

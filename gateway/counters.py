@@ -45,6 +45,9 @@ class Counters(Protocol):
     def spend(self, money: Sequence[object], cost: int) -> None:
         """Settle what a grant holds of budgets at `cost` nano-dollars, once. Nothing to await (as `settle`)."""
 
+    def charge(self, scope: str, cost: int) -> None:
+        """Count `cost` nano-dollars of a budget's window that held nothing for it, where that is open (as `settle`)."""
+
     def settle(self, grant: Grant, tokens: int, scope: str | None = None) -> None:
         """Give back the concurrency of `grant` and correct its token claims to `tokens`. Requests stay counted.
 
@@ -312,6 +315,11 @@ class MemoryCounters:
                 purse, amount = note
                 purse.held -= amount
                 purse.used += cost - amount
+
+    def charge(self, scope: str, cost: int) -> None:
+        """Count what nothing was held for (`Counters.charge`)."""
+        if (window := self._windows.get((scope, _BUDGET))) is not None:
+            window.used += cost
 
     def _undo(self, grant: Grant) -> None:
         """Give back what was taken a moment ago, requests too: it was for a call that is refused."""

@@ -13,16 +13,15 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from gateway import counters_scripts as scripts
 from gateway.counters import WINDOW, MemoryCounters
 from gateway.counters_pool import pool_of
-from gateway.counters_scripts import ADD, HOLD, MEET, OPEN, SETTLE, SPEND, TAKE
-from gateway.errors import BudgetUnavailable
 from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 log = logging.getLogger(__name__)
 
-#: A call still running is renewed this often; a process that died gives its calls back after the lease.
-_RENEW, _LEASE = 10.0, 30.0
+#: A call still running is renewed this often (`scripts.LEASE`).
+_RENEW = 10.0
 #: How long one round trip may take.
 _PATIENCE = 0.5
 #: After one that failed, Redis is looked for at once, then after rests that double from the first to the last.
@@ -34,10 +33,6 @@ _BATCH = 100
 #: How often each process looks whether Redis was emptied, and for how long all wait with budgets once one has seen it:
 #: by then the others have too, and SQL has what was settled before (`ledger.FILL`).
 _WATCH, _WAIT = 0.5, 2.0
-
-#: Seconds a window that was opened is kept after its last call. Then a day's is over, no attempt holds any of a budget,
-#: and the ledger knows what was spent of it.
-_OPENED_KEPT = 8 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +57,13 @@ class RedisCounters:
         #: One place a connection. The pool's own queue ends in the error of a lost connection.
         self._places = asyncio.Semaphore(_CONNECTIONS)
         self._prefix = prefix
-        self._take = self._redis.register_script(TAKE)
-        self._settle = self._redis.register_script(SETTLE)
-        self._spend = self._redis.register_script(SPEND)
-        self._open = self._redis.register_script(OPEN)
-        self._hold = self._redis.register_script(HOLD)
-        self._meet = self._redis.register_script(MEET)
-        self._add = self._redis.register_script(ADD)
+        self._take = self._redis.register_script(scripts.TAKE)
+        self._settle = self._redis.register_script(scripts.SETTLE)
+        self._spend = self._redis.register_script(scripts.SPEND)
+        self._open = self._redis.register_script(scripts.OPEN)
+        self._hold = self._redis.register_script(scripts.HOLD)
+        self._meet = self._redis.register_script(scripts.MEET)
+        self._add = self._redis.register_script(scripts.ADD)
         #: What Redis was called when this process met it last, and how many processes counted there then.
         self._epoch = ""
         self.members = 1
@@ -104,7 +99,7 @@ class RedisCounters:
     async def _take_here(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """In this process alone, of this process's share. Of a budget, nobody here knows what others spend."""
         if any(claim.rule is Rule.BUDGET for claim in claims):
-            raise _unavailable()
+            raise scripts.unavailable()
         shares = [claim._replace(limit=self._share(claim)) for claim in claims]
         taken = await self._local.take(shares)
         if isinstance(taken, Grant):
@@ -128,11 +123,11 @@ class RedisCounters:
             return
         try:
             async with self._places:
-                await self._open(keys=[self._key(claim)], args=[used, _OPENED_KEPT])
+                await self._open(keys=[self._key(claim)], args=[used, scripts.OPENED_KEPT])
         except (RedisError, OSError) as error:
             self._gone(error)
             if claim.rule is Rule.BUDGET:
-                raise _unavailable() from None
+                raise scripts.unavailable() from None
             await self._open_here(claim, used)
 
     def spend(self, money: Sequence[object], cost: int) -> None:
@@ -142,6 +137,20 @@ class RedisCounters:
             self._holding.pop(held, None)
         if told:
             self._tell_beside(self._tell_cost(told, cost))
+
+    def charge(self, scope: str, cost: int) -> None:
+        """Count what nothing was held for (`Counters.charge`)."""
+        self._tell_beside(self._tell_charge(self._name(f"{Rule.BUDGET}:{scope}"), cost, self._epoch))
+
+    async def _tell_charge(self, key: str, cost: int, epoch: str) -> None:
+        await self._there.wait()
+        if epoch != self._epoch:
+            return  # emptied since: opened with it
+        try:
+            async with self._places:
+                await self._add(keys=[key], args=[cost])
+        except (RedisError, OSError) as error:
+            self._gone(error)
 
     async def _tell_cost(self, told: Sequence[_Held], cost: int) -> None:
         while True:
@@ -177,7 +186,7 @@ class RedisCounters:
             self._places.release()
         self._rest = 0.0
         if answer[0] >= 3:
-            raise _unavailable()
+            raise scripts.unavailable()
         if answer[0] == 2:
             return Unknown(claims[answer[1] - 1])
         if not answer[0]:
@@ -189,7 +198,7 @@ class RedisCounters:
         for _ in range(3):
             if self._epoch:
                 keys = [self._name("epoch"), self._name("wait"), *self._keys(claims)]
-                answer = await self._take(keys=keys, args=_arguments(grant_id, self._epoch, claims))
+                answer = await self._take(keys=keys, args=scripts.arguments(grant_id, self._epoch, claims))
                 if answer[0] != 3:
                     return answer
             await self._met()
@@ -206,7 +215,7 @@ class RedisCounters:
 
     async def _meet_it(self) -> None:
         keys = [self._name(name) for name in ("epoch", "wait", "members")]
-        lease, wait = int(_LEASE * 1e6), int(_WAIT * 1000)
+        lease, wait = int(scripts.LEASE * 1e6), int(_WAIT * 1000)
         epoch, members = await self._meet(keys, [self._epoch, secrets.token_hex(8), self._member, lease, wait])
         self.members = max(1, members)
         epoch = epoch.decode()
@@ -216,7 +225,7 @@ class RedisCounters:
             log.warning("Redis was emptied: what this process holds is put back, budgets wait for %g s.", _WAIT)
         await self._put_leases()
         for held in list(self._holding):
-            await self._hold(keys=[held.key], args=[held.id, held.fit, _OPENED_KEPT])
+            await self._hold(keys=[held.key], args=[held.id, held.fit, scripts.OPENED_KEPT])
             if held not in self._holding:  # settled meanwhile, perhaps before it was put back
                 await self._spend(keys=[held.key], args=[held.id, 0])
         self._epoch = epoch
@@ -325,7 +334,7 @@ class RedisCounters:
         """Lengthen the lease of every running call, and put back those that ended while Redis was gone."""
         running = list(self._running)
         seconds, micros = await self._redis.time()
-        end = seconds * 1_000_000 + micros + int(_LEASE * 1e6)
+        end = seconds * 1_000_000 + micros + int(scripts.LEASE * 1e6)
         for at in range(0, len(running), _BATCH):
             renewed = [held for held in running[at : at + _BATCH] if held in self._running]
             await self._send([("ZADD", held.key, end, held.id) for held in renewed])
@@ -383,17 +392,3 @@ class RedisCounters:
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]
-
-
-def _arguments(grant_id: str, epoch: str, claims: Sequence[Claim]) -> list[str | int]:
-    asked: list[str | int] = [grant_id, epoch]
-    for claim in claims:
-        asked += (claim.rule.value, claim.limit, claim.amount, claim.least)
-    return [*asked, int(_LEASE * 1e6), _OPENED_KEPT]
-
-
-def _unavailable() -> BudgetUnavailable:
-    return BudgetUnavailable(
-        "A budget applies, and what is left of it is in Redis, which does not answer just now. Try again in 2 s.",
-        retry_after=2,
-    )

@@ -1,6 +1,17 @@
-"""The scripts of `counters_redis`, each one step that nothing comes between."""
+"""The scripts of `counters_redis`, each one step that nothing comes between, and what they are asked with."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.errors import BudgetUnavailable
+from gateway.types import Claim
+
+#: A process that died gives its calls at once back after so many seconds.
+LEASE = 30.0
+#: Seconds a window that was opened is kept after its last call. Then a day's is over, no attempt holds any of a budget,
+#: and the ledger knows what was spent of it.
+OPENED_KEPT = 8 * 86400
 
 # Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
 # sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
@@ -153,3 +164,19 @@ redis.call('ZADD', KEYS[3], now + lease, member)
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 return {epoch, redis.call('ZCARD', KEYS[3])}
 """
+
+
+def arguments(grant_id: str, epoch: str, claims: Sequence[Claim]) -> list[str | int]:
+    """What `TAKE` is asked with."""
+    asked: list[str | int] = [grant_id, epoch]
+    for claim in claims:
+        asked += (claim.rule.value, claim.limit, claim.amount, claim.least)
+    return [*asked, int(LEASE * 1e6), OPENED_KEPT]
+
+
+def unavailable() -> BudgetUnavailable:
+    """Where a budget cannot be asked."""
+    return BudgetUnavailable(
+        "A budget applies, and what is left of it is in Redis, which does not answer just now. Try again in 2 s.",
+        retry_after=2,
+    )

@@ -96,6 +96,7 @@ class Keys:
         if admin_key is not None:
             self._fixed[hashed(admin_key.get_secret_value())] = ADMIN
         self._known: dict[str, Key] = {}
+        self._ids: dict[str, Key] = {}
         self._version = -1
         self._refreshing = threading.Lock()
         self._look: asyncio.Task[None] | None = None
@@ -167,6 +168,10 @@ class Keys:
             found.setdefault(key.id, key)  # a key that was rotated is known by two secrets, the one before last
         return list(found.values())
 
+    def now(self, key_id: str) -> Key | None:
+        """A key that was made, as it is now; None: there is none of that id."""
+        return self._ids.get(key_id)
+
     def by_id(self) -> dict[str, Key]:
         """Every key that is known here, as it is now."""
         return {key.id: key for key in (*self._of_file().values(), *self._known.values())}
@@ -230,7 +235,9 @@ class Keys:
         with self._refreshing:  # else a slow reader could put back what a quick one has just replaced
             version = self._store.version()
             if version != self._version:
-                self._known, self._version = self._store.all(), version
+                known = self._store.all()
+                self._ids = {key.id: key for key in known.values()}
+                self._known, self._version = known, version
 
     async def watch(self) -> None:
         """Keep up with other processes for ever. While the database is away, what was known stays valid."""

@@ -116,6 +116,10 @@ class Limiter:
         """Settle what `holder` holds of budgets at `cost` nano-dollars (`Budgets.spend`)."""
         self._budgets.spend(holder, cost)
 
+    def late(self, call: Call, route: Route, cost: int) -> None:
+        """Count `cost` of budgets that were set while the call ran (`Budgets.late`)."""
+        self._budgets.late(call, route, cost)
+
     async def move(self, call: Call, route: Route) -> None:
         """Let `call` go on with `route`: that route's limits are claimed, those of the one before given back.
 

@@ -15,7 +15,7 @@ from gateway.api.access import Access
 from gateway.api.faces import App, Faces
 from gateway.api.inference import Inference
 from gateway.api.mlflow_gateway import MlflowGateway
-from gateway.budgets import Budgets
+from gateway.budgets import Budgets, Now
 from gateway.cache import Cache
 from gateway.cache_store import MemoryStore, Store
 from gateway.counters import Counters, MemoryCounters
@@ -83,7 +83,8 @@ class Application:
 
     def _make_faces(self) -> Faces:
         settings, plane, access = self._settings, self.plane, self._access
-        limiter = Limiter(self._counters, Budgets(self._counters, self._ledger))
+        now = Now(self._keys.now, lambda name: plane.current.config.routes.get(name))
+        limiter = Limiter(self._counters, Budgets(self._counters, self._ledger, now))
         self._cache = Cache(_store(settings))
         meter = Meter(self._ledger, limiter, tracer=self._tracer)
         self._proxy = proxy = Proxy(limiter, meter, self._cache)

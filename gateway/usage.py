@@ -278,6 +278,8 @@ class Meter:
             cost = 0 if price is None else price.cost(used)
             if attempt.reservation:
                 self._limiter.spend(attempt, cost)
+            if cost:
+                self._limiter.late(call, call.route, cost)
         record = UsageRecord(
             request_id=request.id,
             time=call.time,

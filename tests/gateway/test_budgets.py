@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import limits, tokens
-from gateway.budgets import Budgets
+from gateway.budgets import Budgets, Now
 from gateway.counters import MemoryCounters
 from gateway.database import open_database
 from gateway.errors import BadRequest, BudgetExceeded, GatewayError, Overloaded, RateLimited
@@ -328,3 +328,24 @@ async def test_a_hedge_that_fails_in_the_journal_holds_nothing(ledger: Ledger, m
     refusal = await bench.counters.take([Claim("key:k@0", Rule.BUDGET, 1, 10**15, 10**15)])
     assert isinstance(refusal, Refusal)
     assert refusal.held == 0
+
+
+@pytest.mark.parametrize("before", [Limits(), Limits(budget=Budget(900 * DOLLAR, "1d"))])
+async def test_a_budget_that_is_set_while_a_call_runs_counts_it(ledger: Ledger, before: Limits) -> None:
+    bench = Bench(ledger, {"a": [GOOD]})
+    old = Key("k", "k", frozenset(Scope), limits=before)
+    new = Key("k", "k", frozenset(Scope), limits=Limits(budget=Budget(1000 * DOLLAR)))
+    bench.limiter = Limiter(bench.counters, Budgets(bench.counters, ledger, Now(lambda _: new)))
+    bench.meter = Meter(ledger, bench.limiter)
+    route = Route("first", (deployment("a"),))
+    router = Router(Config({}, {"first": route}), bench.providers, Health())
+
+    async def begun(key: Key, number: int) -> tuple[Call, Answer]:
+        call = await bench.limiter.admit(key, route, Request(f"req_{number}", Task.CHAT, "first", BODY, False, {}))
+        return call, await send(Way(router, bench.limiter, call), bench.meter)
+
+    running, answer = await begun(old, 1)
+    other, said = await begun(new, 2)  # which opens the new budget's window
+    bench.meter.metered(other, said)
+    bench.meter.metered(running, answer)
+    assert await bench.standing() == (10.0, 2)

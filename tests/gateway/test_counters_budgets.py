@@ -204,3 +204,15 @@ async def test_a_claim_whose_answer_was_lost_holds_nothing(fresh_redis: str, mon
         assert await refused(counters, money(99)) == (20, 0)
     finally:
         await counters.close()
+
+
+async def test_what_nothing_was_held_for_is_counted_where_a_window_is_open(counters: Counters) -> None:
+    counters.charge(ONE, 7)
+    if telling := getattr(counters, "_telling", None):
+        await asyncio.wait(telling)
+    assert await counters.take([money(1)]) == Unknown(money(1))
+    await counters.open(money(1), 20)
+    counters.charge(ONE, 7)
+    if telling := getattr(counters, "_telling", None):
+        await asyncio.wait(telling)
+    assert await refused(counters, money(99)) == (27, 0)

@@ -187,6 +187,7 @@ def _cost(call: Call, route: Route, deployment: Deployment, body: Mapping[str, A
         read = call.input_estimate = call.input_estimate or tokens.estimate(call.request.body)
     else:
         read = tokens.estimate(body)
+    read += tokens.surplus(call.request.body if body is None else body, deployment.model)
     unit = units.of(price, call.request.task)
     if unit is not None:
         return price.most(read, 0, dear=True) + units.most(unit, call.request)

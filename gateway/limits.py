@@ -182,18 +182,21 @@ class Limiter:
         beside = claim.least - call.input_estimate
         if size > _COUNTED or (claim.rule in _OF_TOKENS and size // tokens.LONGEST + beside > claim.limit):
             return False
-        call.input_estimate = await self._exactly(body, call.route.deployments[0].model)
+        call.input_estimate = await self._in_thread(tokens.at_most, body, call.route.deployments[0].model)
         call.counted = True
         return True
 
     async def count(self, request: Request, model: str) -> int:
         """The input tokens of `request` as `model` counts them; estimated where its texts are very long."""
         body = request.body
-        return tokens.likely(body) if tokens.size(body) > _COUNTED else await self._exactly(body, model)
+        return (
+            tokens.likely(body) if tokens.size(body) > _COUNTED else await self._in_thread(tokens.counted, body, model)
+        )
 
-    async def _exactly(self, body: Mapping[str, Any], model: str) -> int:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._counting, tokens.counted, body, model)
+    async def _in_thread(
+        self, count: Callable[[Mapping[str, Any], str], int], body: Mapping[str, Any], model: str
+    ) -> int:
+        return await asyncio.get_running_loop().run_in_executor(self._counting, count, body, model)
 
     def _claims(self, call: Call, scopes: tuple[tuple[str, Limits], ...], *, requests_only: bool) -> list[Claim]:
         claims: list[Claim] = []

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 #: Tokens of one image, whatever its size: what GPT-4o (1,445) and Claude (1,600) take at most.
 IMAGE = 1600
+#: Models that take more for an image, by a part of their names, and how many tokens at most.
+#: https://platform.openai.com/docs/guides/images-vision#calculating-costs
+_DEAR_IMAGES = (("gpt-4o-mini", 48_169), ("-nano", 3_779), ("-mini", 2_642))
+#: Tenths of GPT-4o's tokens that Claude's tokenizer makes of a text.
+_CLAUDE = 14
 #: No token of the encodings here is longer, in bytes.
 LONGEST = 128
 
@@ -120,6 +125,28 @@ def likely(body: Mapping[str, Any]) -> int:
 def counted(body: Mapping[str, Any], model: str) -> int:
     """The input tokens of a request, its texts counted with `model`'s encoding. Takes milliseconds: not on the loop."""
     return _measured(_prompt(body), lambda text: sum(count(part, model) for part in _parts(text)))
+
+
+def at_most(body: Mapping[str, Any], model: str) -> int:
+    """As `counted`, with room for a tokenizer that makes more tokens of the same text. On the loop as little."""
+    found = counted(body, model)
+    return min(estimate(body), -(-found * _CLAUDE // 10)) if "claude" in model else found
+
+
+def surplus(body: Mapping[str, Any], model: str) -> int:
+    """Tokens that the images in a request may have beyond `IMAGE` each, with a model that takes more for one."""
+    most = next((most for name, most in _DEAR_IMAGES if name in model), IMAGE)
+    if most == IMAGE:
+        return 0
+    rest, images = _prompt(body), 0
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list):
+            rest.extend(value)
+        elif isinstance(value, dict):
+            images += value.get("type") in _IMAGES
+            rest += [one for one in value.values() if isinstance(one, dict | list)]
+    return images * (most - IMAGE)
 
 
 def size(body: Mapping[str, Any]) -> int:

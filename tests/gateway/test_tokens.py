@@ -158,3 +158,21 @@ def test_no_text_has_fewer_tokens_than_the_least(name: str, model: str) -> None:
 def test_a_long_text_is_counted_in_parts_that_add_next_to_nothing() -> None:
     whole = tokens.count(ENGLISH * 200, "gpt-4o")
     assert whole <= tokens.counted({"prompt": ENGLISH * 200}, "gpt-4o") <= whole + 60
+
+
+def test_other_tokenizers_are_given_room() -> None:
+    body = {"messages": [{"role": "user", "content": "The quick brown fox. " * 50}]}
+    exact = tokens.counted(body, "gpt-4o")
+    assert tokens.at_most(body, "openai/gpt-4o") == exact
+    assert exact * 1.3 < tokens.at_most(body, "claude-sonnet-4-5") <= min(exact * 1.5, tokens.estimate(body))
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [("gpt-4o", 0), ("gpt-4o-mini", 46_569), ("gpt-5-nano", 2179), ("claude-x", 0), ("o4-mini", 1042)],
+)
+def test_images_that_are_dear_have_their_most(model: str, more: int) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, image, image]}], "user": [image]}
+    assert tokens.surplus(body, model) == 2 * more
+    assert tokens.surplus({"messages": "odd"}, model) == 0

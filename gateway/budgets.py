@@ -32,7 +32,7 @@ class Balances(Protocol):
     """Knows what was spent, and is told of every attempt before it may cost anything (`Ledger`)."""
 
     def begin(self, attempt: tuple[Any, ...]) -> None:
-        """Note an attempt (the fields of `ledger.Begun`). Raises `Overloaded` where that cannot be."""
+        """Note an attempt (the fields of `lines.Begun`). Raises `Overloaded` where that cannot be."""
 
     async def used(self, rule: Rule, whose: str, since: float, until: float | None) -> int:
         """What `key:<id>` and so on (`Claim`) used of `rule`, by calls that began from `since` until `until`."""

@@ -62,12 +62,13 @@ def main() -> None:
 @click.option("--port", type=int, help="Port to listen on [default: 4000]")
 @data_option
 @click.option("--no-lab", is_flag=True, help="Leave the lab out")
-def serve(config: Path | None, host: str | None, port: int | None, data: Path | None, no_lab: bool) -> None:
+@click.option("--workers", type=int, help="Processes that answer calls; more than one needs a Redis [default: 1]")
+def serve(no_lab: bool, **flags: object) -> None:
     """Serve gateway, tracking and lab until Ctrl-C."""
     # A stop while we still start is a good end too. uvicorn takes over, and hands the signal back in the end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    settings = Settings.load(config=config, host=host, port=port, data=data, lab=False if no_lab else None)
+    settings = Settings.load(None, lab=False if no_lab else None, **flags)
     from gateway import reload
 
     reading = reload.read(settings.config)

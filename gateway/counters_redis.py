@@ -7,7 +7,6 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as redis
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 from gateway import counters_scripts as scripts
 from gateway.counters import WINDOW, MemoryCounters
 from gateway.counters_pool import pool_of
+from gateway.counters_scripts import Held
 from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 log = logging.getLogger(__name__)
@@ -35,24 +35,11 @@ _BATCH = 100
 _WATCH, _WAIT = 0.5, 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What Redis holds for one claim: under which key and id, and how much ("c": one call at once; "d…": of a day).
-
-    It was granted in `epoch`: a Redis that was emptied since knows nothing of it.
-    """
-
-    id: str
-    scope: str
-    key: str
-    fit: str
-    epoch: str
-
-
 class RedisCounters:
     """Counters in Redis. While it is gone, limits go on in this process alone, each at its share of the height."""
 
-    def __init__(self, url: str, prefix: str = "promptyard") -> None:
+    def __init__(self, url: str, prefix: str = "promptyard", member: str = "") -> None:
+        """`member` is hex, and this process's from one life to the next: what it held when it was killed is let go."""
         self._redis = redis.Redis.from_pool(pool_of(url, _CONNECTIONS, _PATIENCE))
         #: One place a connection. The pool's own queue ends in the error of a lost connection.
         self._places = asyncio.Semaphore(_CONNECTIONS)
@@ -64,19 +51,23 @@ class RedisCounters:
         self._hold = self._redis.register_script(scripts.HOLD)
         self._meet = self._redis.register_script(scripts.MEET)
         self._add = self._redis.register_script(scripts.ADD)
+        self._inherit = self._redis.register_script(scripts.INHERIT)
         #: What Redis was called when this process met it last, and how many processes counted there then.
         self._epoch = ""
         self.members = 1
-        self._member = secrets.token_hex(8)
+        self._member = member or secrets.token_hex(8)
+        #: What is granted is named for the member, its life and a number.
+        self._life, self._granted_so_far = secrets.token_hex(4), 0
+        self._inherited = False
         self._meeting: asyncio.Task[None] | None = None
         self._local = MemoryCounters()
         self._there = asyncio.Event()
         self._there.set()
         self._rest = 0.0
         self._return: asyncio.Task[None] | None = None
-        self._running: set[_Held] = set()
+        self._running: set[Held] = set()
         #: What running attempts hold of budgets.
-        self._holding: dict[_Held, None] = {}
+        self._holding: dict[Held, None] = {}
         #: What days were opened with in this process, while Redis is gone.
         self._opened_here: dict[tuple[str, Rule], int] = {}
         self._telling: set[asyncio.Task[None]] = set()
@@ -132,7 +123,7 @@ class RedisCounters:
 
     def spend(self, money: Sequence[object], cost: int) -> None:
         """Correct what is held of budgets to what it cost (`Counters.spend`), as soon as Redis can be told."""
-        told = [held for held in money if isinstance(held, _Held)]
+        told = [held for held in money if isinstance(held, Held)]
         for held in told:
             self._holding.pop(held, None)
         if told:
@@ -152,7 +143,7 @@ class RedisCounters:
         except (RedisError, OSError) as error:
             self._gone(error)
 
-    async def _tell_cost(self, told: Sequence[_Held], cost: int) -> None:
+    async def _tell_cost(self, told: Sequence[Held], cost: int) -> None:
         while True:
             await self._there.wait()
             try:
@@ -164,7 +155,8 @@ class RedisCounters:
                 return
 
     async def _ask(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
-        grant_id = secrets.token_hex(8)
+        self._granted_so_far += 1
+        grant_id = f"{self._member}.{self._life}.{self._granted_so_far:x}"
         try:
             async with asyncio.timeout(_QUEUE):
                 await self._places.acquire()
@@ -179,7 +171,7 @@ class RedisCounters:
             self._gone(error)
             # It may have been granted: then nobody else would ever give back what it holds of budgets.
             if held := [self._key(claim) for claim in claims if claim.rule is Rule.BUDGET]:
-                lost = [_Held(grant_id, "", key, "0", self._epoch) for key in held]
+                lost = [Held(grant_id, "", key, "0", self._epoch) for key in held]
                 self._tell_beside(self._tell_cost(lost, 0))
             return await self._take_here(claims)
         finally:
@@ -197,7 +189,7 @@ class RedisCounters:
         """What Redis says to `claims`, once it is one that this process has met."""
         for _ in range(3):
             if self._epoch:
-                keys = [self._name("epoch"), self._name("wait"), *self._keys(claims)]
+                keys = [self._name("epoch"), self._name("wait"), self._holder, *self._keys(claims)]
                 answer = await self._take(keys=keys, args=scripts.arguments(grant_id, self._epoch, claims))
                 if answer[0] != 3:
                     return answer
@@ -218,6 +210,11 @@ class RedisCounters:
         lease, wait = int(scripts.LEASE * 1e6), int(_WAIT * 1000)
         epoch, members = await self._meet(keys, [self._epoch, secrets.token_hex(8), self._member, lease, wait])
         self.members = max(1, members)
+        if not self._inherited:
+            lost = await self._inherit(keys=[self._holder], args=[self._member, self._life, int(_WAIT * 1e6)])
+            self._inherited = True
+            if lost:
+                log.warning("A kill left %d attempts' budgets held: they are let go, and wait for %g s.", lost, _WAIT)
         epoch = epoch.decode()
         if epoch == self._epoch:
             return
@@ -239,7 +236,7 @@ class RedisCounters:
         """Correct and give back (`Counters.settle`); what Redis cannot be told now, it forgets by itself."""
         if not grant.held:
             return
-        told = [held for held in grant.held if isinstance(held, _Held) and scope in (None, held.scope)]
+        told = [held for held in grant.held if isinstance(held, Held) and scope in (None, held.scope)]
         if not told:
             self._local.settle(grant, tokens, scope)
             return
@@ -252,7 +249,7 @@ class RedisCounters:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, told: Sequence[_Held], tokens: int) -> None:
+    async def _tell(self, told: Sequence[Held], tokens: int) -> None:
         keys = [name for held in told for name in (held.key, f"{held.key}:sum")]
         try:
             async with asyncio.timeout(WINDOW):
@@ -265,7 +262,7 @@ class RedisCounters:
         except (RedisError, OSError) as error:
             self._gone(error)
 
-    def _fit(self, held: _Held) -> str:
+    def _fit(self, held: Held) -> str:
         """How much was claimed: of a day, in a Redis that was emptied since, nothing."""
         return "d0" if held.fit.startswith("d") and held.epoch != self._epoch else held.fit
 
@@ -299,18 +296,18 @@ class RedisCounters:
         grant, epoch = Grant([]), self._epoch
         for claim, fit, left in zip(claims, answer[::2], answer[1::2], strict=True):
             if claim.rule is Rule.CONCURRENCY:
-                held = _Held(grant_id, claim.scope, self._key(claim), "c", epoch)
+                held = Held(grant_id, claim.scope, self._key(claim), "c", epoch)
                 self._running.add(held)
                 grant.held.append(held)
                 continue
             if claim.rule is Rule.BUDGET:
-                of_budget = _Held(grant_id, claim.scope, self._key(claim), str(fit), epoch)
+                of_budget = Held(grant_id, claim.scope, self._key(claim), str(fit), epoch)
                 self._holding[of_budget] = None
                 grant.money = (*grant.money, of_budget)
                 continue
             if claim.rule in (Rule.TPM, Rule.TPD):
                 of_day = "d" if claim.rule is Rule.TPD else ""
-                grant.held.append(_Held(grant_id, claim.scope, self._key(claim), f"{of_day}{fit}", epoch))
+                grant.held.append(Held(grant_id, claim.scope, self._key(claim), f"{of_day}{fit}", epoch))
             grant.standings.append(Standing(claim, max(0, left), 60.0))
         return grant
 
@@ -389,6 +386,10 @@ class RedisCounters:
 
     def _name(self, name: str) -> str:
         return f"{{{self._prefix}}}:{name}"
+
+    @property
+    def _holder(self) -> str:
+        return self._name(f"held:{self._member}")
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]

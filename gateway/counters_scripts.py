@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gateway.errors import BudgetUnavailable
 from gateway.types import Claim
@@ -16,14 +17,16 @@ OPENED_KEPT = 8 * 86400
 # Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
 # sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
 # A budget's window is a hash: `used` (spent and held), `held`, and what each running attempt holds by its id;
-# a day's is one of `used` alone. Two keys stand before those of claims: the epoch, whose value whoever asks must know
-# (else Redis was emptied since), and one that is there while nobody may have anything of a budget.
+# a day's is one of `used` alone. Three keys stand before those of claims: the epoch, whose value whoever asks must know
+# (else Redis was emptied since), one that is there while nobody may have anything of a budget, and a set of the keys
+# that whoever asks holds some of a budget by (`INHERIT`). A budget may be `closed` until a time.
 TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local id, window = table.remove(ARGV, 1), 60000000
 if redis.call('GET', table.remove(KEYS, 1)) ~= table.remove(ARGV, 1) then return {3} end
 local waiting = redis.call('EXISTS', table.remove(KEYS, 1)) == 1
+local holder = table.remove(KEYS, 1)
 local function opened(rule) return rule == 'max_budget' or rule == 'rpd' or rule == 'tpd' end
 local fits = {}
 for i = 1, #KEYS / 2 do
@@ -36,7 +39,9 @@ for i = 1, #KEYS / 2 do
     used = redis.call('ZCARD', key)
   elseif opened(rule) then
     if waiting and rule == 'max_budget' then return {4} end
-    used = redis.call('HGET', key, 'used')
+    local found = redis.call('HMGET', key, 'used', 'closed')
+    if found[2] and tonumber(found[2]) > now then return {4} end
+    used = found[1]
     if not used then return {2, i} end
     used = tonumber(used)
   else
@@ -77,6 +82,8 @@ for i = 1, #KEYS / 2 do
     if rule == 'max_budget' then
       redis.call('HINCRBY', key, 'held', fit)
       redis.call('HSET', key, 'r:' .. id, fit)
+      redis.call('SADD', holder, key)
+      redis.call('EXPIRE', holder, tonumber(ARGV[#ARGV]))
     end
   else
     redis.call('ZADD', key, now, id .. ':' .. fit)
@@ -131,6 +138,9 @@ end
 """
 # What running attempts hold was perhaps put back before their window was opened.
 OPEN = """
+local clock = redis.call('TIME')
+local closed = tonumber(redis.call('HGET', KEYS[1], 'closed') or '0')
+if closed > clock[1] * 1000000 + clock[2] then return end
 if redis.call('HSETNX', KEYS[1], 'used', ARGV[1]) == 1 then
   redis.call('HINCRBY', KEYS[1], 'used', redis.call('HGET', KEYS[1], 'held') or 0)
 end
@@ -151,6 +161,32 @@ if redis.call('HSETNX', KEYS[1], 'r:' .. ARGV[1], ARGV[2]) == 1 then
   redis.call('EXPIRE', KEYS[1], ARGV[3])
 end
 """
+# What a process held that was killed, once it runs again: every budget it held any of is closed for a moment, until the
+# ledger knows what all the others settled of it, and is then opened with that and with what these hold.
+INHERIT = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local member, life, wait, found = ARGV[1], ARGV[2], tonumber(ARGV[3]), 0
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local lost = 0
+  local fields = redis.call('HGETALL', key)
+  for n = 1, #fields, 2 do
+    local of, lived = string.match(fields[n], '^r:(%x+)%.(%x+)%.')
+    if of == member and lived ~= life then
+      lost = lost + tonumber(fields[n+1])
+      redis.call('HDEL', key, fields[n])
+      found = found + 1
+    end
+  end
+  if lost > 0 then
+    redis.call('HINCRBY', key, 'held', 0 - lost)
+    redis.call('HDEL', key, 'used')
+    redis.call('HSET', key, 'closed', now + wait)
+  end
+end
+redis.call('DEL', KEYS[1])
+return found
+"""
 # The epoch, begun where there is none, and how many processes count here. Whoever knew another one has everybody wait
 # with budgets: until all have put back what they hold, and SQL has what they settled.
 MEET = """
@@ -164,6 +200,20 @@ redis.call('ZADD', KEYS[3], now + lease, member)
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 return {epoch, redis.call('ZCARD', KEYS[3])}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What Redis holds for one claim: under which key and id, and how much ("c": one call at once; "d…": of a day).
+
+    It was granted in `epoch`: a Redis that was emptied since knows nothing of it.
+    """
+
+    id: str
+    scope: str
+    key: str
+    fit: str
+    epoch: str
 
 
 def arguments(grant_id: str, epoch: str, claims: Sequence[Claim]) -> list[str | int]:

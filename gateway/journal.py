@@ -1,7 +1,7 @@
 """An append-only journal of usage: one `write(2)` a line, so that a killed process has lost nothing it answered.
 
-Segments `usage-<n>.jsonl` in one folder, written by one process at a time. A line is on its way to the
-disk when `append` returns (safe from `kill -9`) and on it after the next `sync` (safe from power loss).
+Segments `usage-<n>.jsonl` in one folder, written by one process at a time and read by others meanwhile. A line is on
+its way to the disk when `append` returns (safe from `kill -9`) and on it after the next `sync` (safe from power loss).
 """
 
 from __future__ import annotations
@@ -27,53 +27,23 @@ class Position:
     offset: int = 0
 
 
-class Journal:
-    """The journal in `folder`, held by this process until `close`. `id` names it for ever."""
+class JournalReader:
+    """The journal in `folder` as it is read, beside the process that writes it. `id` names it for ever."""
+
+    #: The segment that is written, as far as this process writes one.
+    _segment = 0
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
-            os.close(self._lock)
-            raise ConfigError(
-                f"Another Promptyard (process {holder or 'unknown'}) already serves the data folder "
-                f"{folder.parent}. Stop it, or give this one a folder of its own with --data."
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         self.id = self._identity()
-        self._segment = max(self._segments(), default=1)
-        self._file, self._size = self._open(self._segment)
-        self._full: list[int] = []  # files of segments that are full but not yet synced
 
     @property
     def end(self) -> Position:
-        """Behind the last line."""
-        return Position(self._segment, self._size)
-
-    def append(self, line: bytes) -> None:
-        """Write one line, whole, before returning. `line` holds no newline."""
-        data = line + b"\n"
-        written = os.write(self._file, data)
-        if written != len(data):
-            # A full disk cuts a line short: take the torn part back, then say so.
-            os.ftruncate(self._file, self._size)
-            raise OSError(28, "No space left on the device for the journal")
-        self._size += written
-        if self._size >= _SEGMENT_SIZE:
-            with contextlib.suppress(OSError):  # no file to be had: this segment grows on
-                self._rotate()
-
-    def sync(self) -> None:
-        """Bring what was appended to the disk. Blocks. One thread at a time may call it, beside `append`."""
-        while self._full:
-            os.fsync(self._full[0])
-            os.close(self._full.pop(0))
-        os.fsync(self._file)
+        """Behind what is written now; a line that is not whole yet may be part of that."""
+        newest = max(self._segments(), default=0)
+        path = self._path(newest)
+        return Position(newest, path.stat().st_size) if newest and path.exists() else Position()
 
     def read(self, position: Position) -> tuple[list[bytes], Position]:
         """The next lines from `position` on, about a megabyte at most, and where they end. Nothing left: no lines."""
@@ -106,12 +76,6 @@ class Journal:
             if number < before.segment and number != self._segment:
                 self._path(number).unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Sync, and let another process have the folder."""
-        self.sync()
-        os.close(self._file)
-        os.close(self._lock)
-
     def _identity(self) -> str:
         path = self._folder / "id"
         if not path.exists():
@@ -123,6 +87,60 @@ class Journal:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"usage-{number:08}.jsonl"
+
+
+class Journal(JournalReader):
+    """The journal in `folder`, held by this process until `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise ConfigError(
+                f"Another Promptyard (process {holder or 'unknown'}) already serves the data folder "
+                f"{folder.parent}. Stop it, or give this one a folder of its own with --data."
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        super().__init__(folder)
+        self._segment = max(self._segments(), default=1)
+        self._file, self._size = self._open(self._segment)
+        self._full: list[int] = []  # files of segments that are full but not yet synced
+
+    @property
+    def end(self) -> Position:
+        """Behind the last line."""
+        return Position(self._segment, self._size)
+
+    def append(self, line: bytes) -> None:
+        """Write one line, whole, before returning. `line` holds no newline."""
+        data = line + b"\n"
+        written = os.write(self._file, data)
+        if written != len(data):
+            # A full disk cuts a line short: take the torn part back, then say so.
+            os.ftruncate(self._file, self._size)
+            raise OSError(28, "No space left on the device for the journal")
+        self._size += written
+        if self._size >= _SEGMENT_SIZE:
+            with contextlib.suppress(OSError):  # no file to be had: this segment grows on
+                self._rotate()
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk. Blocks. One thread at a time may call it, beside `append`."""
+        while self._full:
+            os.fsync(self._full[0])
+            os.close(self._full.pop(0))
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Sync, and let another process have the folder."""
+        self.sync()
+        os.close(self._file)
+        os.close(self._lock)
 
     def _open(self, number: int) -> tuple[int, int]:
         """The segment ready to append to, its torn last line taken off: nobody was told that it was written."""

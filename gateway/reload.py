@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,9 +52,11 @@ def read(path: Path) -> Reading:
 class Reloader:
     """Brings what the files say to the plane, one reading at a time. `refused` is why the last was not taken over."""
 
-    def __init__(self, path: Path, plane: Plane) -> None:
+    def __init__(self, path: Path, plane: Plane, followed: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`followed` is awaited once a reading is served here: others may have to serve it too."""
         self.path = path
         self.plane = plane
+        self._followed = followed
         self.refused: ConfigError | None = None
         self._seen: Seen = {}
         self._lock = asyncio.Lock()
@@ -80,6 +82,8 @@ class Reloader:
             if changed or reading.version != before.version:
                 await self.plane.swap(reading.config, reading.version)
                 log.info("%s is taken over as version %s (%s): %s", self.path, reading.version, why, _told(changed))
+                if self._followed is not None:
+                    await self._followed()
             return changed
 
     def ask(self, why: str) -> None:

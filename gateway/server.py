@@ -5,114 +5,139 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from gateway import settings as environment
 from gateway.alerts import Watch
-from gateway.api.access import Access
 from gateway.api.faces import App, Faces
-from gateway.api.inference import Inference
-from gateway.api.mlflow_gateway import MlflowGateway
-from gateway.budgets import Budgets, Now
-from gateway.cache import Cache
-from gateway.cache_store import MemoryStore, Store
-from gateway.counters import Counters, MemoryCounters
+from gateway.api.protocol import BoundedProtocol
 from gateway.database import Database, open_database
 from gateway.errors import GatewayError
 from gateway.explain import Explainer
-from gateway.journal import Journal
-from gateway.keys import Keys
+from gateway.filling import Filler, Fillers
+from gateway.journal import Journal, JournalReader
 from gateway.ledger import Ledger
-from gateway.limits import Limiter
 from gateway.metrics import Metrics
-from gateway.plane import Plane
-from gateway.providers.make import make
-from gateway.providers.transport import Transport
-from gateway.proxy import Proxy
-from gateway.reload import Reading, Reloader
+from gateway.providers.embedded import EmbeddedProvider
+from gateway.reload import Reading
+from gateway.server_plane import DataPlane, Own, open_gateway_database, url_of
+from gateway.server_workers import Shared, Workers, journal_of
 from gateway.settings import Settings
-from gateway.store import migrations
 from gateway.store.alerts import AlertStore
 from gateway.store.audit import AuditStore
-from gateway.store.keys import KeyStore
 from gateway.store.tenants import TenantStore
 from gateway.store.usage import UsageStore
-from gateway.telemetry import Tracer
 from gateway.tenants import Tenants
 from gateway.types import UsageRecord
-from gateway.usage import Meter
 
 if TYPE_CHECKING:
     from gateway.api.metrics import Gauge
+
+__all__ = ["Application", "open_gateway_database", "open_tracking_database"]
 
 log = logging.getLogger(__name__)
 
 
 class Application:
-    """Everything behind one port. `start` makes the data plane answer; the rest loads behind it."""
+    """Everything behind one port. `start` makes the data plane answer; the rest loads behind it.
+
+    With workers, those have the port: this is then the control process, which is handed whatever is no call.
+    """
 
     def __init__(self, settings: Settings, reading: Reading, version: str) -> None:
         self._settings = settings
         self._version = version
         self._tasks: list[asyncio.Task[None]] = []
-        settings.data.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(settings.data / "journal")
-        self.database = open_gateway_database(settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tracking_database: Database | None = None
-        self._transport = Transport()
-        self.plane = Plane(reading.config, reading.version, lambda spec: make(spec, self._transport))
-        self.reloader = Reloader(settings.config, self.plane)
-        self._counters = _counters(settings)
-        self._keys = Keys(KeyStore(self.database), settings.admin_key, lambda: self.plane.current.config.keys)
-        self._keys.refresh()
-        self._access = Access(self._keys)
         self._metrics = Metrics()
-        self._ledger = Ledger(self._journal, UsageStore(self.database), self._heard)
-        self._alerts = AlertStore(self.database)
-        self._watch = Watch(self._ledger, self._alerts, self._keys, lambda: self.plane.current.config, self._transport)
-        self._tracer = self._make_tracer()
-        self.faces = self._make_faces()
+        self.workers = Workers(settings, version) if settings.workers > 1 else None
+        followed = None if self.workers is None else self.workers.reload
+        own = Own(settings.data / "journal", self._fill, self._heard, followed=followed)
+        self._data = DataPlane(settings, reading, version, own)
+        self.plane, self.reloader = self._data.plane, self._data.reloader
+        self._alerts = AlertStore(self._data.database)
+        self._watch = Watch(
+            self._data.ledger, self._alerts, self._data.keys, lambda: self.plane.current.config, self._data.transport
+        )
+        self.faces = Faces(
+            self._data.access,
+            self.plane,
+            self._data.inference,
+            self._data.mlflow,
+            self._states,
+            to_mlflow=_to_mlflow,
+            lab=settings.lab,
+        )
         self._lab: Any = None
+        self._lab_key: str | None = None
         self.base_url = ""
+
+    def _fill(self, journal: Journal, store: UsageStore) -> Fillers:
+        """Brings this process's journal into SQL, and those of its workers."""
+        folders = [journal_of(self._settings, number) for number in range(1, self._settings.workers + 1)]
+        readers = [JournalReader(folder) for folder in folders if self.workers is not None]
+        return Fillers([Filler(journal, store), *(Filler(one, store, self._heard_elsewhere) for one in readers)])
 
     def _heard(self, record: UsageRecord) -> None:
         self._metrics.add(record)
         self._watch.heard(record)
 
-    def _make_faces(self) -> Faces:
-        settings, plane, access = self._settings, self.plane, self._access
-        now = Now(self._keys.now, lambda name: plane.current.config.routes.get(name))
-        limiter = Limiter(self._counters, Budgets(self._counters, self._ledger, now))
-        self._cache = Cache(_store(settings))
-        meter = Meter(self._ledger, limiter, tracer=self._tracer)
-        self._proxy = proxy = Proxy(limiter, meter, self._cache)
-        most, patience = settings.max_body, settings.body_timeout
-        inference = Inference(access, proxy, plane, self._tracer, max_body=most, body_timeout=patience)
-        mlflow = MlflowGateway(inference, access, plane, max_body=most, body_timeout=patience)
-        return Faces(access, plane, inference, mlflow, self._states, to_mlflow=_to_mlflow, lab=settings.lab)
-
-    def _make_tracer(self) -> Tracer | None:
-        tracing = environment.tracing()
-        if tracing is None:
-            return None
-        return Tracer(tracing, self._version, lambda name: self.plane.current.config.providers.get(name))
+    def _heard_elsewhere(self, record: UsageRecord) -> None:
+        """As `_heard`, of a worker's record: its thread is the filling one."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._heard, record)
 
     async def start(self, base_url: str) -> None:
         """Begin everything that runs beside the calls. `base_url` is where this server is reached from here."""
         self.base_url = base_url
-        await asyncio.to_thread(self._ledger.recover)  # before any call: what it settles is spent
-        await self._counters.start()
-        await self.plane.start()
-        beside = (self._keys.watch(), self._ledger.run(), self.reloader.watch(), self._watch.run())
-        for work in (*beside, self._load_faces()):
+        self._loop = asyncio.get_running_loop()
+        self._lab_key = self._data.keys.create_for_lab() if self._settings.lab and self._data.keys.protected else None
+        await asyncio.to_thread(_settle_former_workers, self._settings, self._data.database)
+        await self._data.start()
+        for work in (self.reloader.watch(), self._watch.run(), self._load_faces()):
             self._tasks.append(asyncio.create_task(work))
+
+    @property
+    def app(self) -> App:
+        """Everything, as one ASGI application."""
+        return self.faces
+
+    @property
+    def protocol(self) -> Callable[..., asyncio.Protocol]:
+        """What reads a connection."""
+        return BoundedProtocol
+
+    async def start_workers(
+        self, listeners: Sequence[socket.socket], protocol: Callable[[bytes], asyncio.Protocol]
+    ) -> None:
+        """Have workers answer on `listeners`, each on one; connections they hand over are read by `protocol`."""
+        assert self.workers is not None  # noqa: S101 - asked for where there are some
+        shared = Shared(self.base_url, self._lab_key, self._lent, self._data.ledger.flush, protocol)
+        await self.workers.start(listeners, shared)
+
+    def _lent(self) -> Mapping[str, Any]:
+        """The embedded models, as workers are told of them."""
+        providers = self.plane.current.providers
+        lent = {name: one.lent() for name, one in providers.items() if isinstance(one, EmbeddedProvider)}
+        return {name: (status, place and list(place)) for name, (status, place) in lent.items()}
+
+    def hang_up(self) -> None:
+        """Read the configuration anew."""
+        self.reloader.ask("SIGHUP")
 
     @property
     def busy(self) -> bool:
         """Whether a request is under way that ends by itself: the lab's pages hold theirs open."""
-        return bool(self.plane.running or self.faces.running)
+        return bool(self.plane.running or self.faces.running or (self.workers is not None and self.workers.running))
+
+    def drain(self) -> None:
+        """Take no more calls. Those under way go on."""
+        self.plane.stop()
+        if self.workers is not None:
+            self.workers.drain()
 
     async def close_lab(self) -> None:
         """Send the lab's visitors away: their pages hold streams open that never end by themselves."""
@@ -126,17 +151,11 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.close_lab()
-        await self._proxy.close()
-        await self._cache.close()
-        await self.plane.close()
-        await self._transport.close()
-        if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
-        await self._ledger.close()
-        await self._counters.close()
-        for database in (self.database, self._tracking_database):
-            if database is not None:
-                await asyncio.to_thread(database.close)
+        if self.workers is not None:
+            await self.workers.close()
+        await self._data.close()
+        if self._tracking_database is not None:
+            await asyncio.to_thread(self._tracking_database.close)
 
     async def _load_faces(self) -> None:
         """Load what takes long to import, in a thread, while the data plane already answers."""
@@ -155,23 +174,29 @@ class Application:
         def build() -> App:
             from gateway.api import control
 
-            explainer = Explainer(self.plane, self._keys, self._counters)
-            owners = control.Owners(self._keys, Tenants(TenantStore(self.database), self._keys.refresh))
-            books = control.Books(self._ledger, AuditStore(self.database), self._alerts, self._metrics, self._gauges())
-            return control.create(self._version, self._access, owners, books, self.reloader, explainer)
+            data = self._data
+            explainer = Explainer(self.plane, data.keys, data.counters)
+            owners = control.Owners(data.keys, Tenants(TenantStore(data.database), data.keys.refresh))
+            books = control.Books(data.ledger, AuditStore(data.database), self._alerts, self._metrics, self._gauges())
+            return control.create(self._version, data.access, owners, books, self.reloader, explainer)
 
         return await asyncio.to_thread(build)
 
     def _gauges(self) -> list[Gauge]:
         from gateway.api.metrics import Gauge
 
+        counters, workers = self._data.counters, self.workers
         loops = "Whether limits are counted where they should be: 0 while Redis is away and each process counts alone"
         return [
-            Gauge("promptyard_running_calls", "Calls under way", lambda: self.plane.running),
-            Gauge("promptyard_counters_shared", loops, lambda: "gone" not in self._counters.status()),
-            Gauge("promptyard_processes", "Processes that share the counters", lambda: self._counters.members),
+            Gauge("promptyard_running_calls", "Calls under way", self._running_calls),
+            Gauge("promptyard_counters_shared", loops, lambda: "gone" not in counters.status()),
+            Gauge("promptyard_processes", "Processes that share the counters", lambda: counters.members),
+            Gauge("promptyard_workers", "Workers that answer calls", lambda: 0 if workers is None else workers.ready),
             Gauge("promptyard_ready", "1 once every part is ready", lambda: self._states()["status"] == "ready"),
         ]
+
+    def _running_calls(self) -> int:
+        return self.plane.running + (0 if self.workers is None else self.workers.running)
 
     async def _build_tracking(self) -> App:
         def build() -> App:
@@ -183,12 +208,10 @@ class Application:
         return await asyncio.to_thread(build)
 
     async def _build_lab(self) -> App:
-        key = self._keys.create_for_lab() if self._keys.protected else None
-
         def build() -> Any:
             from promptlab.workbench.app import Workbench
 
-            return Workbench(self.base_url, key, self._version, self._settings.data)
+            return Workbench(self.base_url, self._lab_key, self._version, self._settings.data)
 
         self._lab = await asyncio.to_thread(build)
         await self._lab.start()
@@ -199,32 +222,39 @@ class Application:
         providers = {name: provider.status() for name, provider in self.plane.current.providers.items()}
         parts = self.faces.states()
         needed = [*providers.values(), parts["control"], parts["tracking"]]
+        if self.workers is not None:
+            needed.append(self.workers.status())
         loading = any(state == "loading" for state in needed)
         failed = any(state.startswith("failed") for state in needed)
         status = "failed" if failed else "loading" if loading else "stopping" if self.plane.stopping else "ready"
-        counters = self._counters.status()
-        traces = {} if self._tracer is None else {"traces": self._tracer.status()}
+        counters, tracer = self._data.counters.status(), self._data.tracer
+        traces = {} if tracer is None else {"traces": tracer.status()}
         own = {"status": status, "version": self._version, "providers": providers, "counters": counters}
-        return {**own, **traces, **parts}
-
-
-def open_gateway_database(settings: Settings) -> Database:
-    """The database of keys and usage, its tables made."""
-    database = open_database(_url(settings, "gateway"))
-    migrations.migrate(database)
-    return database
+        workers = {} if self.workers is None else {"workers": self.workers.status()}
+        return {**own, **workers, **traces, **parts}
 
 
 def open_tracking_database(settings: Settings) -> Database:
     """The database of experiments. On SQLite a file of its own: writers of one do not wait for the other's."""
-    return open_database(_url(settings, "tracking"))
+    return open_database(url_of(settings, "tracking"))
 
 
-def _url(settings: Settings, name: str) -> str:
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    settings.data.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{quote(str(settings.data.resolve() / f'{name}.db'))}"
+def _settle_former_workers(settings: Settings, database: Database) -> None:
+    """Bring into SQL what workers wrote that this server has no more, and settle what a kill cut short of theirs."""
+    mine = {journal_of(settings, number) for number in range(1, settings.workers + 1)} if settings.workers > 1 else ()
+    store = UsageStore(database)
+    for folder in sorted(settings.data.glob(journal_of(settings, "*").name)):
+        if folder not in mine and folder.is_dir():
+            _settle(folder, store)
+
+
+def _settle(folder: Path, store: UsageStore) -> None:
+    journal = Journal(folder)
+    try:
+        Ledger(journal, store).recover()
+        Filler(journal, store).fill()
+    finally:
+        journal.close()
 
 
 def _to_mlflow(error: GatewayError) -> tuple[int, Mapping[str, str], bytes]:
@@ -235,19 +265,3 @@ def _to_mlflow(error: GatewayError) -> tuple[int, Mapping[str, str], bytes]:
     status, body = lab_errors.to_mlflow((kind or lab_errors.Unavailable)(error.message))
     wait = {} if error.retry_after is None else {"retry-after": f"{error.retry_after:g}"}
     return status, {"content-type": "application/json", **wait}, body
-
-
-def _counters(settings: Settings) -> Counters:
-    if settings.redis_url is None:
-        return MemoryCounters()
-    from gateway.counters_redis import RedisCounters  # costs 0.1 s, and most servers count in memory
-
-    return RedisCounters(settings.redis_url.get_secret_value())
-
-
-def _store(settings: Settings) -> Store:
-    if settings.redis_url is None:
-        return MemoryStore()
-    from gateway.cache_redis import RedisStore  # as the counters in Redis
-
-    return RedisStore(settings.redis_url.get_secret_value())

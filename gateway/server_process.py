@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -15,16 +14,19 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 
 from gateway import settings as environment
-from gateway.api.protocol import BoundedProtocol
-from gateway.errors import ConfigError
+from gateway.api.faces import App
+from gateway.api.handover import TakenProtocol
 from gateway.reload import Reading
 from gateway.routes import Config, RouteTask
 from gateway.server import Application
+from gateway.server_sockets import address_of, listen
 from gateway.settings import Settings
 
 #: Answers under way get this long to end by themselves once Ctrl-C asks for a stop, in seconds.
@@ -34,8 +36,37 @@ _DRAIN = 1.5
 _END = 4.0
 #: And this long after everything was closed, whatever a thread still imports.
 _REST = 0.5
-#: Bytes of answers that the kernel takes for one caller beyond what is on its way.
-_UNSENT = 64 * 1024
+
+
+class Served(Protocol):
+    """What a server serves: a whole Promptyard, or a worker of one."""
+
+    async def start(self, base_url: str) -> None:
+        """Begin everything that runs beside the calls."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way that ends by itself."""
+
+    def drain(self) -> None:
+        """Take no more calls. Those under way go on."""
+
+    def hang_up(self) -> None:
+        """Do what SIGHUP asks for."""
+
+    async def close_lab(self) -> None:
+        """Send away those whose requests never end by themselves."""
+
+    async def close(self) -> None:
+        """Stop everything."""
+
+    @property
+    def app(self) -> App:
+        """What answers."""
+
+    @property
+    def protocol(self) -> Callable[..., asyncio.Protocol]:
+        """What a connection is read by, made with uvicorn's own arguments."""
 
 
 def run(settings: Settings, reading: Reading, version: str, started: float) -> None:
@@ -43,25 +74,36 @@ def run(settings: Settings, reading: Reading, version: str, started: float) -> N
 
     Raises `ConfigError` when this address cannot or must not be served.
     """
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     environment.quieten_libraries()
-    _allow_many_files()
-    listener = _listen(settings)
-    with listener:
+    allow_many_files()
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(one) for one in listen(settings)]
+        address = address_of(listeners[0])
         app = Application(settings, reading, version)
-        said = banner(settings, reading.config, version, _address(listener))
-        server = _Server(app, settings.drain, _address(listener), said, started)
-        server.run(sockets=[listener])
+        said = banner(settings, reading.config, version, address)
+
+        async def began() -> None:
+            if app.workers is not None:
+                await app.start_workers(listeners, server.connection)
+            took = time.time() - started
+            print(f"{said}\nReady after {took:.1f} s; Ctrl-C stops.", flush=True)  # noqa: T201 - for a person
+
+        server = Server(app, settings.drain, address, began=began)
+        server.run(sockets=[] if app.workers is not None else listeners)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn with the application's start and stop inside its own."""
+class Server(uvicorn.Server):
+    """uvicorn with the start and the stop of what it serves inside its own."""
 
-    def __init__(self, app: Application, drain: float, base_url: str, said: str, started: float) -> None:
+    def __init__(
+        self, served: Served, drain: float, base_url: str, began: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`began` is awaited once connections are accepted."""
         super().__init__(
             uvicorn.Config(
-                app.faces,
-                http=BoundedProtocol,
+                served.app,
+                http=served.protocol,  # type: ignore[arg-type]  # it calls whatever this is
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -72,21 +114,26 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=_DRAIN,  # type: ignore[arg-type]  # it is handed to asyncio, which takes 1.5
             )
         )
-        self._app = app
+        self._app = served
         self._base_url = base_url
-        self._banner = said
-        self._process_started = started
+        self._began = began
         self._drain = drain
         #: Until when the calls under way are waited for, once no more are taken.
         self._until: float | None = None
         self._terminal = sys.stdin is not None and sys.stdin.isatty()
 
+    def connection(self, came: bytes) -> asyncio.Protocol:
+        """What reads a connection that a worker accepted, and of which it has read this much."""
+        state = {} if self.lifespan.state is None else self.lifespan.state
+        return TakenProtocol(came, config=self.config, server_state=self.server_state, app_state=state)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin, what is served first."""
         await self._app.start(self._base_url)
         await super().startup(sockets=sockets)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
-        took = time.time() - self._process_started
-        print(f"{self._banner}\nReady after {took:.1f} s; Ctrl-C stops.", flush=True)  # noqa: T201 - for a person
+        if self._began is not None:
+            await self._began()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ctrl-C stops soon; SIGTERM lets the calls under way end first, and takes no more. A second stops at once."""
@@ -95,7 +142,7 @@ class _Server(uvicorn.Server):
             self.force_exit = self.should_exit
         elif sig == signal.SIGTERM and self._drain:
             self._until = time.monotonic() + self._drain
-            self._app.plane.stop()
+            self._app.drain()
             self._captured_signals.append(sig)
             return
         super().handle_exit(sig, frame)
@@ -115,9 +162,10 @@ class _Server(uvicorn.Server):
         if self._terminal and not sys.stdin.isatty():
             self.handle_exit(signal.SIGHUP, None)
         else:
-            self._app.reloader.ask("SIGHUP")
+            self._app.hang_up()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End within a known time."""
         _leave_after(_END)
         await self._app.close_lab()
         await super().shutdown(sockets=sockets)
@@ -171,50 +219,11 @@ def _key_for_curl(settings: Settings) -> str:
     return f' -H "Authorization: Bearer {where}"'
 
 
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError:
-        raise ConfigError(f"--host: '{settings.host}' is not an address of this machine.") from None
-    if settings.admin_key is None and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        raise ConfigError(
-            f"--host: {settings.host} can be reached from other machines, and without an admin key whoever reaches "
-            "this server may use it. Set PROMPTYARD_ADMIN_KEY (for example to the output of: openssl rand -hex 32), "
-            "or leave --host at 127.0.0.1."
-        )
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Each connection has it from here. The kernel would hold megabytes for a caller who does not read.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-    try:
-        listener.bind(address)
-        # From here on connections queue, also while the rest of the start is still under way.
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"--port: {settings.host}:{settings.port} cannot be listened on ({error.strerror}). "
-            "Stop what uses it, or choose another with --port."
-        ) from None
-    return listener
-
-
-def _allow_many_files() -> None:
+def allow_many_files() -> None:
     """Let this process open as many files as it may at all: a stream takes two, and shells begin with 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems name a higher limit than they grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _address(listener: socket.socket) -> str:
-    """Where this server is reached from this machine."""
-    host, port = listener.getsockname()[:2]
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if address.is_unspecified:
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _OneLine(logging.Formatter):
@@ -227,7 +236,8 @@ class _OneLine(logging.Formatter):
 _SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
+    """Have everything from `level` on logged there, calls on lines of their own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

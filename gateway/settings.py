@@ -121,6 +121,13 @@ class Settings(BaseModel):
         examples=["30"],
         description="Seconds that calls under way may take to end after SIGTERM; Ctrl-C gives them less than two",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        examples=["2"],
+        description="Processes that answer calls; more than one needs a Redis, and shares one port with the rest",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least level that is logged: debug, info, warning or error"
     )
@@ -141,6 +148,7 @@ class Settings(BaseModel):
         problems += _read_admin_key(given, names)
         try:
             settings = cls.model_validate(given)
+            problems += _check_workers(settings, names)
         except ValidationError as error:
             found = strict.complaints(error, cls, given, lambda path, value: _show(cls, path, value))
             problems += [Problem("", None, names[str(path[0])], message) for path, message in found]
@@ -184,6 +192,17 @@ def _read_admin_key(given: dict[str, Any], names: dict[str, str]) -> list[Proble
     return []
 
 
+def _check_workers(settings: Settings, names: Mapping[str, str]) -> list[Problem]:
+    """Several processes that each counted alone would each let a limit's whole height through."""
+    if settings.workers == 1 or settings.redis_url is not None:
+        return []
+    why = (
+        f"{settings.workers} workers need a Redis to count limits and budgets in: each process alone would let all of "
+        f"them through. Set {PREFIX}REDIS_URL, for example to redis://127.0.0.1:6379/0, or leave it at 1."
+    )
+    return [Problem("", None, names["workers"], why)]
+
+
 def _show(model: type[Settings], path: strict.Path, value: object) -> str:
     secret = "SecretStr" in str(model.model_fields[str(path[0])].annotation)
     return "what it is" if secret else strict.shown(value)
@@ -201,6 +220,7 @@ class Row(NamedTuple):
 _KINDS = {"data": "path", "config": "path", "admin_key_file": "path", "max_body": "size", "body_timeout": "seconds",
           "drain": "seconds",
           "database_url": "secret", "redis_url": "secret", "admin_key": "secret", "host": "text", "port": "number",
+          "workers": "number",
           "log_level": "word", "lab": "true/false"}  # fmt: skip
 _DEFAULTS = {"data": "./data", "max_body": "64MiB", "body_timeout": "60", "drain": "30", "lab": "true"}
 

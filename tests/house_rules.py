@@ -54,6 +54,7 @@ FLOORS = {
         *["gateway.plane", "gateway.reload", "gateway.explain"],
         *[
             "gateway.measures",
+            *["gateway.lines", "gateway.filling"],
             "gateway.units",
             "gateway.usage",
             "gateway.ledger",

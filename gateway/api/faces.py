@@ -26,6 +26,35 @@ _CONTROL = ("/admin/", "/metrics", "/docs", "/openapi.json")
 _PATIENCE = 60.0
 
 
+def is_call(path: str) -> bool:
+    """Whether every process answers this path; the others belong to the one that has the faces behind."""
+    calls = path.startswith("/v1/") and not path.startswith("/v1/traces")
+    return calls or path == "/health" or path.startswith(mlflow_gateway.PREFIXES)
+
+
+class Calls:
+    """What a worker answers, as one ASGI application: the data plane, and that it is alive."""
+
+    def __init__(self, inference: App, mlflow: App) -> None:
+        self._inference = inference
+        self._mlflow = mlflow
+
+    async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+        """Hand a request to the face its path belongs to."""
+        path: str = scope["path"]
+        if not is_call(path):
+            # The second request of one packet, behind a call: it was read before it could be handed over.
+            error = Overloaded("Ask for this on a connection of its own.", retry_after=1)
+            error.headers["connection"] = "close"
+            await http.answer_error(send, error, {})
+        elif path == "/health":
+            await health.alive(send)
+        elif path.startswith("/v1/"):
+            await self._inference(scope, receive, send)
+        else:
+            await self._mlflow(scope, receive, send)
+
+
 class Face:
     """An application that loads behind the data plane, and how a refusal looks to its callers."""
 

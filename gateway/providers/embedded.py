@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -39,6 +39,31 @@ _GOODBYE = 1.0
 #: A child that lived this long is not part of a row of crashes.
 _STEADY = 30.0
 _LONGEST_REST = 30.0
+
+
+class Place(NamedTuple):
+    """Where a child answers, and the key it asks for."""
+
+    url: str
+    key: str
+
+
+class Lent:
+    """What the process that has the children says of them to one that has none: each provider's state and place."""
+
+    def __init__(self) -> None:
+        self._told: Mapping[str, tuple[str, Place | None]] = {}
+        self.changed = asyncio.Event()
+
+    def tell(self, told: Mapping[str, tuple[str, Place | None]]) -> None:
+        """Say how they are now; whoever waits for a change looks again."""
+        self._told = told
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def find(self, name: str) -> tuple[str, Place | None]:
+        """The state and the place of provider `name`."""
+        return self._told.get(name, ("loading", None))
 
 
 class EmbeddedProvider:
@@ -77,13 +102,13 @@ class EmbeddedProvider:
         if refusal is not None:
             status, headers, body = to_openai(refusal)
             return Answer(status, dict(headers), body)
-        child = await self._ready()
+        place = await self._ready()
         answer = await self._transport.post(
-            f"{child.url}/v1/{request.task}",
+            f"{place.url}/v1/{request.task}",
             orjson.dumps({**request.document, "model": request.model}),
             # A fresh connection costs 0.1 ms here. One kept open meets llama.cpp's end of
             # patience, after 5 s or 100 calls, now and then in the middle of a request.
-            {**request.headers, "content-type": "application/json", "authorization": f"Bearer {child.key}",
+            {**request.headers, "content-type": "application/json", "authorization": f"Bearer {place.key}",
              "connection": "close"},
             request.connect,
             stream=request.stream,
@@ -103,20 +128,30 @@ class EmbeddedProvider:
 
     def status(self) -> str:
         """ "ready", "loading" or "failed: <why>"."""
-        return self._status
+        return self.lent()[0]
 
-    async def _ready(self) -> _Child:
+    def lent(self) -> tuple[str, Place | None]:
+        """Its state, and where its child answers, as `Lent` has it."""
+        child = self._child
+        return self._status, None if child is None else Place(child.url, child.key)
+
+    def _next_change(self) -> asyncio.Event:
+        """Set once its state may be another."""
+        return self._changed
+
+    async def _ready(self) -> Place:
         try:
             async with asyncio.timeout(PATIENCE):
-                while self._status == "loading":
-                    await self._changed.wait()
+                while self.lent()[0] == "loading":
+                    await self._next_change().wait()
         except TimeoutError:
             message = f"The embedded model is still loading after {PATIENCE:.0f} seconds. Try again shortly."
             raise UpstreamTimeout(message, code="model_loading", retry_after=5) from None
-        if self._child is None:
-            why = self._status.removeprefix("failed: ")
+        status, place = self.lent()
+        if place is None:
+            why = status.removeprefix("failed: ")
             raise UpstreamFailed(f"The embedded model is not running: {why}", retry_after=5)
-        return self._child
+        return place
 
     def _become(self, status: str, child: _Child | None = None) -> None:
         self._status, self._child = status, child
@@ -157,6 +192,27 @@ class EmbeddedProvider:
             self._child = None
             # Shielded: a cancelled close must not leave the child behind.
             await asyncio.shield(child.end())
+
+
+class BorrowedProvider(EmbeddedProvider):
+    """The embedded model of another process of this server: a worker has no child of its own."""
+
+    def __init__(self, spec: ProviderSpec, transport: Transport, lent: Lent) -> None:
+        super().__init__(spec, transport)
+        self._lent = lent
+
+    async def start(self) -> None:
+        """Nothing: its child is started elsewhere."""
+
+    async def close(self) -> None:
+        """Nothing: it is ended elsewhere."""
+
+    def lent(self) -> tuple[str, Place | None]:
+        """As it was told last."""
+        return self._lent.find(self.name)
+
+    def _next_change(self) -> asyncio.Event:
+        return self._lent.changed
 
 
 class _Child:

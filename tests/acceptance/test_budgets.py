@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from tests.conftest import StartServer
+from tests.services import redis
 from tests.services.gateway import MESSAGES, ask, client, error_of, make_key, usage_of
 from tests.services.promptyard import Server
 
@@ -38,12 +39,15 @@ routes:
 """
 
 
-@pytest.fixture(scope="module", params=["memory", "redis"])
+@pytest.fixture(scope="module", params=["memory", "redis", "workers"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for this module's tests with counters in memory, and one with them in Redis."""
+    """One server for this module's tests with counters in memory, one with them in Redis, and one of two workers."""
     settings: dict[str, Any] = {}
-    if request.param == "redis":
+    if request.param != "memory":
         settings["redis_url"] = request.getfixturevalue("redis_url")
+    if request.param == "workers":
+        redis.empty(settings["redis_url"])
+        settings["workers"] = 2
     with_prices = tmp_path_factory.mktemp("priced")
     (with_prices / "config").mkdir()
     (with_prices / "config" / "prices.yaml").write_text(PRICES.replace("fake/m", "m"))

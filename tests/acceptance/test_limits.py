@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.conftest import StartServer
+from tests.services import redis
 from tests.services.gateway import MESSAGES, ask, async_client, client, error_of, make_key, sockets, usage_of
 from tests.services.promptyard import Server
 from tests.services.upstream import Upstream, chat, hang_up, silence, until, whole
@@ -34,14 +35,17 @@ routes:
 """
 
 
-@pytest.fixture(scope="module", params=["memory", "redis"])
+@pytest.fixture(scope="module", params=["memory", "redis", "workers"])
 def server(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One server for this module's tests with counters in memory, and one with them in Redis."""
+    """One server for this module's tests with counters in memory, one with them in Redis, and one of two workers."""
     settings: dict[str, Any] = {}
-    if request.param == "redis":
+    if request.param != "memory":
         settings["redis_url"] = request.getfixturevalue("redis_url")
+    if request.param == "workers":
+        redis.empty(settings["redis_url"])
+        settings["workers"] = 2
     servers = StartServer(lambda: tmp_path_factory.mktemp("server"))
     try:
         yield servers(ROUTES.format(url=upstream.url), **settings)

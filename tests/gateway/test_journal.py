@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.journal import Journal, Position
+from gateway.journal import Journal, JournalReader, Position
 
 
 def everything(journal: Journal, position: Position | None = None) -> list[bytes]:
@@ -123,3 +123,25 @@ def test_the_identity_stays(tmp_path: Path) -> None:
     second = Journal(tmp_path)
     assert second.id == first.id
     second.close()
+
+
+def test_another_process_reads_while_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.journal._SEGMENT_SIZE", 30)
+    reader = JournalReader(tmp_path)
+    assert reader.read(Position()) == ([], Position())
+    journal = Journal(tmp_path)
+    assert journal.id == reader.id
+    position, seen = Position(), []
+    for number in range(10):
+        journal.append(b"line %d" % number)
+        lines, position = reader.read(position)
+        seen += lines
+        assert position == journal.end or position.segment == journal.end.segment - 1
+        reader.forget(position)
+    assert seen == [b"line %d" % number for number in range(10)]
+    assert len(list(tmp_path.glob("usage-*"))) <= 2
+    with (tmp_path / f"usage-{journal.end.segment:08}.jsonl").open("ab") as torn:
+        torn.write(b"half a li")
+    assert reader.read(position)[0] == []
+    assert reader.end >= journal.end
+    journal.close()

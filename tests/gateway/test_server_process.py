@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from types import SimpleNamespace
 from typing import Any
 
 from gateway import server_process
@@ -13,8 +12,11 @@ async def test_a_signal_that_comes_while_the_drain_is_looked_at_is_not_lost() ->
     class App:
         """Busy for ever; and whoever asks whether it is is interrupted."""
 
-        faces: Any = None
-        plane = SimpleNamespace(stop=lambda: None)
+        app: Any = None
+        protocol: Any = None
+
+        def drain(self) -> None:
+            """It takes no more."""
 
         @property
         def busy(self) -> bool:
@@ -22,6 +24,6 @@ async def test_a_signal_that_comes_while_the_drain_is_looked_at_is_not_lost() ->
             return True
 
     app: Any = App()
-    server = server_process._Server(app, 30.0, "", "", 0.0)
+    server = server_process.Server(app, 30.0, "")
     server.handle_exit(signal.SIGTERM, None)
     assert await server.on_tick(1)

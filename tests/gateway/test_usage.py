@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -268,9 +267,8 @@ async def test_without_a_journal_no_answer_is_given_and_nothing_is_held(
 
 async def test_records_wait_for_sql_and_are_never_written_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.meter.metered(await bench.call(), Answer(200, {}, orjson.dumps(chat())))
-    store = SimpleNamespace(position=lambda _journal: (1, 0), fill=_away)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.ledger, "_store", store)
+        patch.setattr(bench.ledger._store, "fill", _away)
         for _ in range(3):
             with pytest.raises(Overloaded, match="database does not answer"):
                 await bench.ledger.flush()

@@ -302,8 +302,8 @@ from gateway.routes import ProviderSpec
 async def main():
     provider = EmbeddedProvider(ProviderSpec("local", "embedded"), Transport())
     await provider.start()
-    child = await provider._ready()
-    print(child.process.pid, flush=True)
+    await provider._ready()
+    print(provider._child.process.pid, flush=True)
     await asyncio.sleep(20)
 
 # Ctrl-C is ignored, also by a child, where a shell has put the tests into its background.

@@ -1,4 +1,4 @@
-"""The same counters in one Redis, shared by every process that names it. One script a call takes all or none."""
+"""The same counters in one Redis, shared by every process that names it. One script takes all or none."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from gateway.types import Claim, Grant, Refusal, Rule, Standing, Unknown
 
 log = logging.getLogger(__name__)
 
-#: A call still running is renewed this often (`scripts.LEASE`).
-_RENEW = 10.0
-#: How long one round trip may take.
-_PATIENCE = 0.5
+#: A call still running is renewed this often (`scripts.LEASE`), and a round trip may take so long.
+_RENEW, _PATIENCE = 10.0, 0.5
 #: After one that failed, Redis is looked for at once, then after rests that double from the first to the last.
 _REST, _LONGEST_REST = 1.0, 10.0
 #: Connections of this process (Redis does one thing at a time), and how long a call waits for a free one.
@@ -31,7 +29,7 @@ _CONNECTIONS, _QUEUE = 16, 5.0
 #: Leases renewed in one round trip.
 _BATCH = 100
 #: How often each process looks whether Redis was emptied, and for how long all wait with budgets once one has seen it:
-#: by then the others have too, and SQL has what was settled before (`ledger.FILL`).
+#: by then the others have too, and SQL has what was settled before (`filling.FILL`).
 _WATCH, _WAIT = 0.5, 2.0
 
 
@@ -57,8 +55,9 @@ class RedisCounters:
         self.members = 1
         self._member = member or secrets.token_hex(8)
         #: What is granted is named for the member, its life and a number.
-        self._life, self._granted_so_far = secrets.token_hex(4), 0
+        self._life, self._asked = secrets.token_hex(4), 0
         self._inherited = False
+        self._holder = self._name(f"held:{self._member}")
         self._meeting: asyncio.Task[None] | None = None
         self._local = MemoryCounters()
         self._there = asyncio.Event()
@@ -75,11 +74,15 @@ class RedisCounters:
 
     async def take(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
         """All or none, in one round trip (`Counters.take`)."""
+        return await self._take_asking(claims, [0] * len(claims))
+
+    async def _take_asking(self, claims: Sequence[Claim], ahead: Sequence[int]) -> Grant | Refusal | Unknown:
+        """As `take`, with so much more of each claim for calls to come, where there is plenty (`_granted`)."""
         if not claims:
             return Grant([])
         if not self._there.is_set():
             return await self._take_here(claims)
-        asked = asyncio.create_task(self._ask(claims))
+        asked = asyncio.create_task(self._ask(claims, ahead))
         try:
             # Shielded: a claim on its way is granted whether or not its caller is still there to give it back.
             return await asyncio.shield(asked)
@@ -154,9 +157,9 @@ class RedisCounters:
             else:
                 return
 
-    async def _ask(self, claims: Sequence[Claim]) -> Grant | Refusal | Unknown:
-        self._granted_so_far += 1
-        grant_id = f"{self._member}.{self._life}.{self._granted_so_far:x}"
+    async def _ask(self, claims: Sequence[Claim], ahead: Sequence[int]) -> Grant | Refusal | Unknown:
+        self._asked += 1
+        grant_id = f"{self._member}.{self._life}.{self._asked:x}"
         try:
             async with asyncio.timeout(_QUEUE):
                 await self._places.acquire()
@@ -166,7 +169,7 @@ class RedisCounters:
         try:
             if not self._there.is_set():
                 return await self._take_here(claims)
-            answer = await self._answer(grant_id, claims)
+            answer = await self._answer(grant_id, claims, ahead)
         except (RedisError, OSError) as error:
             self._gone(error)
             # It may have been granted: then nobody else would ever give back what it holds of budgets.
@@ -185,12 +188,13 @@ class RedisCounters:
             return Refusal(claims[answer[1] - 1], answer[2], max(0.0, answer[3] / 1e6), answer[4])
         return self._granted(grant_id, claims, answer[1:])
 
-    async def _answer(self, grant_id: str, claims: Sequence[Claim]) -> Any:
+    async def _answer(self, grant_id: str, claims: Sequence[Claim], ahead: Sequence[int]) -> Any:
         """What Redis says to `claims`, once it is one that this process has met."""
         for _ in range(3):
             if self._epoch:
                 keys = [self._name("epoch"), self._name("wait"), self._holder, *self._keys(claims)]
-                answer = await self._take(keys=keys, args=scripts.arguments(grant_id, self._epoch, claims))
+                asked = scripts.arguments(grant_id, self._epoch, claims, ahead, self.members)
+                answer = await self._take(keys=keys, args=asked)
                 if answer[0] != 3:
                     return answer
             await self._met()
@@ -220,12 +224,16 @@ class RedisCounters:
             return
         if self._epoch:
             log.warning("Redis was emptied: what this process holds is put back, budgets wait for %g s.", _WAIT)
+        await self._put_back()
+        self._epoch = epoch
+
+    async def _put_back(self) -> None:
+        """Have a Redis that was emptied know what this process holds."""
         await self._put_leases()
         for held in list(self._holding):
             await self._hold(keys=[held.key], args=[held.id, held.fit, scripts.OPENED_KEPT])
             if held not in self._holding:  # settled meanwhile, perhaps before it was put back
                 await self._spend(keys=[held.key], args=[held.id, 0])
-        self._epoch = epoch
 
     def _forsaken(self, asked: asyncio.Task[Grant | Refusal | Unknown]) -> None:
         if not asked.cancelled() and asked.exception() is None and isinstance(grant := asked.result(), Grant):
@@ -386,10 +394,6 @@ class RedisCounters:
 
     def _name(self, name: str) -> str:
         return f"{{{self._prefix}}}:{name}"
-
-    @property
-    def _holder(self) -> str:
-        return self._name(f"held:{self._member}")
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [name for claim in claims for name in (self._key(claim), f"{self._key(claim)}:sum")]

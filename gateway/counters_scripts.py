@@ -14,12 +14,18 @@ LEASE = 30.0
 #: and the ledger knows what was spent of it.
 OPENED_KEPT = 8 * 86400
 
+#: Seconds for which a process may use what it was given ahead; the part of what is free that all may have ahead; and
+#: how many claims' worth it must be, so that there is none of it near a limit, nor of a small one.
+AHEAD, PLENTY, WORTH = 0.3, 32, 4
+
 # Times are microseconds of Redis's own clock, so that machines need not agree on theirs. A window is a
 # sorted set of "<id>:<amount>" by time, with its sum beside it; calls at once are a set of ids by lease end.
 # A budget's window is a hash: `used` (spent and held), `held`, and what each running attempt holds by its id;
 # a day's is one of `used` alone. Three keys stand before those of claims: the epoch, whose value whoever asks must know
 # (else Redis was emptied since), one that is there while nobody may have anything of a budget, and a set of the keys
 # that whoever asks holds some of a budget by (`INHERIT`). A budget may be `closed` until a time.
+# Where there is plenty, a claim is given `ahead` as well, for the calls that come next (`counters_leases`): at most one
+# part in so many of what is free. It is counted as if it were used at the end of its time, so never too early.
 TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -31,7 +37,7 @@ local function opened(rule) return rule == 'max_budget' or rule == 'rpd' or rule
 local fits = {}
 for i = 1, #KEYS / 2 do
   local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
-  local a = 1 + (i - 1) * 4
+  local a = 1 + (i - 1) * 5
   local rule, limit, amount, least = ARGV[a], tonumber(ARGV[a+1]), tonumber(ARGV[a+2]), tonumber(ARGV[a+3])
   local used
   if rule == 'concurrency' then
@@ -68,29 +74,35 @@ for i = 1, #KEYS / 2 do
     end
     return {0, i, used, wait, held}
   end
-  fits[i] = {fit, used}
+  local ahead = math.min(tonumber(ARGV[a+4]), math.floor((limit - used - fit) / tonumber(ARGV[#ARGV - 1])))
+  local later = 0
+  if ahead >= tonumber(ARGV[#ARGV - 4]) * amount and ahead > 0 then
+    fit, later = fit + ahead, tonumber(ARGV[#ARGV])
+  end
+  fits[i] = {fit, used, later}
 end
 local answer = {1}
 for i = 1, #KEYS / 2 do
   local key, sum = KEYS[2 * i - 1], KEYS[2 * i]
-  local rule, limit = ARGV[1 + (i - 1) * 4], tonumber(ARGV[2 + (i - 1) * 4])
-  local fit, used = fits[i][1], fits[i][2]
+  local rule, limit = ARGV[1 + (i - 1) * 5], tonumber(ARGV[2 + (i - 1) * 5])
+  local fit, used, later = fits[i][1], fits[i][2], fits[i][3]
+  local kept = tonumber(ARGV[#ARGV - 2])
   if rule == 'concurrency' then
-    redis.call('ZADD', key, now + tonumber(ARGV[#ARGV - 1]), id)
+    redis.call('ZADD', key, now + tonumber(ARGV[#ARGV - 3]), id)
   elseif opened(rule) then
     redis.call('HINCRBY', key, 'used', fit)
     if rule == 'max_budget' then
       redis.call('HINCRBY', key, 'held', fit)
       redis.call('HSET', key, 'r:' .. id, fit)
       redis.call('SADD', holder, key)
-      redis.call('EXPIRE', holder, tonumber(ARGV[#ARGV]))
+      redis.call('EXPIRE', holder, kept)
     end
   else
-    redis.call('ZADD', key, now, id .. ':' .. fit)
+    redis.call('ZADD', key, now + later, id .. ':' .. fit)
     redis.call('INCRBY', sum, fit)
     redis.call('EXPIRE', sum, 120)
   end
-  redis.call('EXPIRE', key, opened(rule) and tonumber(ARGV[#ARGV]) or 120)
+  redis.call('EXPIRE', key, opened(rule) and kept or 120)
   answer[#answer + 1] = fit
   answer[#answer + 1] = limit - used - fit
 end
@@ -136,6 +148,22 @@ for _, key in ipairs(KEYS) do
   end
 end
 """
+# What is left of a lease, and what was spent of it in all, so that it may be told twice.
+PART = """
+local left, spent = tonumber(ARGV[2]), tonumber(ARGV[3])
+local before = redis.call('HGET', KEYS[1], 'r:' .. ARGV[1])
+if not before then return end
+local told = redis.call('HGET', KEYS[1], 's:' .. ARGV[1]) or 0
+if redis.call('HEXISTS', KEYS[1], 'used') == 1 then
+  redis.call('HINCRBY', KEYS[1], 'used', left + spent - before - told)
+end
+redis.call('HINCRBY', KEYS[1], 'held', left - before)
+if left == 0 then
+  redis.call('HDEL', KEYS[1], 'r:' .. ARGV[1], 's:' .. ARGV[1])
+else
+  redis.call('HSET', KEYS[1], 'r:' .. ARGV[1], left, 's:' .. ARGV[1], spent)
+end
+"""
 # What running attempts hold was perhaps put back before their window was opened.
 OPEN = """
 local clock = redis.call('TIME')
@@ -174,7 +202,7 @@ for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     local of, lived = string.match(fields[n], '^r:(%x+)%.(%x+)%.')
     if of == member and lived ~= life then
       lost = lost + tonumber(fields[n+1])
-      redis.call('HDEL', key, fields[n])
+      redis.call('HDEL', key, fields[n], (string.gsub(fields[n], '^r', 's')))
       found = found + 1
     end
   end
@@ -216,12 +244,14 @@ class Held:
     epoch: str
 
 
-def arguments(grant_id: str, epoch: str, claims: Sequence[Claim]) -> list[str | int]:
-    """What `TAKE` is asked with."""
+def arguments(
+    grant_id: str, epoch: str, claims: Sequence[Claim], ahead: Sequence[int], members: int
+) -> list[str | int]:
+    """What `TAKE` is asked with. `ahead` is how much more of each claim, where there is plenty."""
     asked: list[str | int] = [grant_id, epoch]
-    for claim in claims:
-        asked += (claim.rule.value, claim.limit, claim.amount, claim.least)
-    return [*asked, int(LEASE * 1e6), OPENED_KEPT]
+    for claim, more in zip(claims, ahead, strict=True):
+        asked += (claim.rule.value, claim.limit, claim.amount, claim.least, more)
+    return [*asked, WORTH, int(LEASE * 1e6), OPENED_KEPT, PLENTY * members, int(AHEAD * 1e6)]
 
 
 def unavailable() -> BudgetUnavailable:

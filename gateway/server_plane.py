@@ -129,9 +129,9 @@ def url_of(settings: Settings, name: str) -> str:
 def _counters(settings: Settings, member: str) -> Counters:
     if settings.redis_url is None:
         return MemoryCounters()
-    from gateway.counters_redis import RedisCounters  # costs 0.1 s, and most servers count in memory
+    from gateway.counters_leases import LeasedCounters  # costs 0.1 s, and most servers count in memory
 
-    return RedisCounters(settings.redis_url.get_secret_value(), member=member)
+    return LeasedCounters(settings.redis_url.get_secret_value(), member=member)
 
 
 def _store(settings: Settings) -> Store:

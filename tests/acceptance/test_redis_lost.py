@@ -18,6 +18,7 @@ from tests.conftest import StartServer
 from tests.services import postgres
 from tests.services import redis as redis_service
 from tests.services.promptyard import Server
+from tests.services.upstream import until
 
 # A call of ten tokens each way costs a cent.
 ROUTES = """\
@@ -47,12 +48,12 @@ def servers(
 async def load(servers: tuple[Server, Server], secret: str, seconds: float) -> Counter[tuple[int, str]]:
     """How calls of ten callers ended, on both servers."""
     ends: Counter[tuple[int, str]] = Counter()
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     body = {"model": "chat", "messages": [{"role": "user", "content": "a"}], "max_tokens": 10}
 
     async def caller(server: Server) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-            while time.monotonic() < until:
+            while time.monotonic() < deadline:
                 answer = await http.post(
                     "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"}
                 )
@@ -93,5 +94,5 @@ def test_no_call_fails_and_the_books_agree(servers: tuple[Server, Server], fresh
         while (found := books())[0] != found[2] or found[1]:
             assert time.monotonic() < deadline, (found, ends)
             time.sleep(0.1)
-        running = [int(at_redis.zcard(one)) for one in at_redis.keys("*concurrency*")]
-        assert not any(running)
+        # A place that is free may be kept for the next call for half a second.
+        until(lambda: not any(int(at_redis.zcard(one)) for one in at_redis.keys("*concurrency*")))

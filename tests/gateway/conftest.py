@@ -9,7 +9,7 @@ import pytest
 
 from gateway import counters_redis
 from gateway.counters import Counters, MemoryCounters
-from gateway.counters_redis import RedisCounters
+from gateway.counters_leases import LeasedCounters
 from gateway.types import Rule
 
 
@@ -17,7 +17,7 @@ from gateway.types import Rule
 async def counters(redis_or_none: str | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counters]:
     """Counters in memory, then in a real Redis, which a busy machine may keep waiting longer than anybody would."""
     monkeypatch.setattr(counters_redis, "_PATIENCE", 30.0)
-    made: Counters = MemoryCounters() if redis_or_none is None else RedisCounters(redis_or_none)
+    made: Counters = MemoryCounters() if redis_or_none is None else LeasedCounters(redis_or_none)
     await made.start()
     yield made
     await made.close()

@@ -74,6 +74,20 @@ class Grammar:
     presence: frozenset[Entity]
     ordered: frozenset[Entity]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    # The attributes to sort by, where they are others than those to filter by; `aliases` then are theirs.
+    order_keys: frozenset[str] | None = None
+    quoted_numbers: bool = False
+
+    @property
+    def filtered(self) -> frozenset[str]:
+        """What an attribute may be called in a filter."""
+        known = self.text_keys | self.number_keys
+        return known | self.aliases.keys() if self.order_keys is None else known
+
+    @property
+    def sorted(self) -> frozenset[str]:
+        """What an attribute may be called in an order_by."""
+        return self.filtered if self.order_keys is None else self.order_keys | self.aliases.keys()
 
 
 RUNS = Grammar(
@@ -206,7 +220,7 @@ def _order(text: str, grammar: Grammar) -> Order:
         raise InvalidParameter(f"Invalid order_by clause '{text}'. Could not be parsed.")
     if direction is not _END and direction.word not in ("ASC", "DESC"):
         raise InvalidParameter(f"Invalid ordering key in order_by clause '{text}'.")
-    entity, key = _identifier(first.text, grammar)
+    entity, key = _identifier(first.text, grammar, grammar.sorted)
     if entity not in grammar.ordered:
         raise InvalidParameter(f"Invalid order_by entity: {entity.value}")
     return Order(entity, key, direction.word != "DESC")
@@ -219,7 +233,7 @@ def _clause(tokens: _Tokens, grammar: Grammar) -> Clause:
     if tokens.peek().kind != "compare" and tokens.peek().word not in ("LIKE", "ILIKE", "RLIKE", "IN", "IS", "NOT"):
         raise _invalid_clauses(left)
     comparator = _comparator(tokens)
-    entity, key = _identifier(left.text, grammar)
+    entity, key = _identifier(left.text, grammar, grammar.filtered)
     if comparator in PRESENCE:
         if entity not in grammar.presence:
             allowed = "tags and params" if Entity.PARAM in grammar.presence else "tags"
@@ -249,7 +263,7 @@ def _comparator(tokens: _Tokens) -> str:
     return token.word
 
 
-def _identifier(text: str, grammar: Grammar) -> tuple[Entity, str]:
+def _identifier(text: str, grammar: Grammar, known: frozenset[str]) -> tuple[Entity, str]:
     parts = re.match(rf"({_PART})(?:\.(.*))?\Z", text, re.DOTALL)
     head, key = (text, None) if parts is None else parts.groups()
     if key is None:
@@ -260,11 +274,8 @@ def _identifier(text: str, grammar: Grammar) -> tuple[Entity, str]:
             raise InvalidParameter(f"Invalid entity type '{name}'. {grammar.entity_word} {grammar.names}")
         entity, key = grammar.entities[name], _bare(key)
     if entity is Entity.ATTRIBUTE:
-        known = grammar.text_keys | grammar.number_keys
-        if key not in known and key not in grammar.aliases:
-            raise InvalidParameter(
-                f"Invalid attribute key '{key}' specified. Valid keys are '{sorted(known | grammar.aliases.keys())}'"
-            )
+        if key not in known:
+            raise InvalidParameter(f"Invalid attribute key '{key}' specified. Valid keys are '{sorted(known)}'")
         key = grammar.aliases.get(key, key)
     elif entity is Entity.DATASET and key not in _DATASET_KEYS:
         raise InvalidParameter(f"Invalid dataset key '{key}' specified. Valid keys are '{sorted(_DATASET_KEYS)}'")
@@ -282,7 +293,7 @@ def _value(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> Value
     if token.text == "(":
         return _list(tokens, entity, key, grammar)
     if entity is Entity.METRIC or (entity is Entity.ATTRIBUTE and key in grammar.number_keys):
-        return _number(token, entity, key)
+        return _number(token, entity, key, quoted=grammar.quoted_numbers)
     if token.kind == "string":
         return token.text[1:-1].replace("''", "'")
     if token.kind == "name":
@@ -295,7 +306,9 @@ def _value(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> Value
     raise _not_quoted(entity, token.text)
 
 
-def _number(token: _Token, entity: Entity, key: str) -> int | float:
+def _number(token: _Token, entity: Entity, key: str, *, quoted: bool) -> int | float:
+    if quoted and re.fullmatch(r"'-?[0-9]+'", token.text):
+        token = _Token("number", token.text[1:-1])
     if token.kind != "number":
         which = "metric" if entity is Entity.METRIC else f"numeric attribute: {key}"
         raise InvalidParameter(f"Expected numeric value type for {which}. Found {token.text}")

@@ -24,6 +24,7 @@ from promptlab.entities import (
 from promptlab.errors import AlreadyExists, InvalidParameter, NotFound
 from promptlab.names import random_name
 from promptlab.ports import Database
+from promptlab.registry import Registry
 from promptlab.store import Connection, experiments, metrics, migrations, runs, search
 
 DEFAULT_EXPERIMENT = 0
@@ -39,6 +40,7 @@ class Lab:
         """Bring the tables up to date and make the experiment `Default`."""
         self._database = database
         self.artifacts = artifacts
+        self.registry = Registry(database, _no_logged_models)
         migrations.migrate(database)
         with database.read() as connection:
             missing = experiments.find(connection, DEFAULT_EXPERIMENT) is None
@@ -321,6 +323,10 @@ class Lab:
     def _write_run(self, run_id: str, work: Callable[[Connection, RunInfo], None], *, any_state: bool = False) -> None:
         find = existing.own_run if any_state else existing.active_run
         self._database.write(lambda connection: work(connection, find(connection, run_id)))
+
+
+def _no_logged_models(connection: Connection, model_id: str) -> None:
+    """Nothing can log a model yet, so no id is one's."""
 
 
 def _now() -> int:

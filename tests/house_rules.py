@@ -24,7 +24,7 @@ FLOORS = {
             *["gateway.changes", "gateway.sound"],
         ],
         *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
-        *["promptlab.templates", "promptlab.ports", "promptlab.limits", "promptlab.names"],
+        *["promptlab.templates", "promptlab.ports", "promptlab.limits*", "promptlab.names", "promptlab.sources"],
     ],
     "machinery": [
         *[
@@ -65,7 +65,8 @@ FLOORS = {
         *[
             "promptlab.lab",
             "promptlab.prompts",
-            "promptlab.existing",
+            "promptlab.existing*",
+            "promptlab.registry*",
             "promptlab.promptlab_runs",
             "promptlab.evaluation*",
             "promptlab.recipes*",
@@ -174,4 +175,15 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"usage_days", "terms", "tables", "migrations", "search", "paging", "filters", "schema", "tags", "upsert"}
+STORE_TOOLS = {"search_registry", "schema_registry"} | {
+    "usage_days",
+    "terms",
+    "tables",
+    "migrations",
+    "search",
+    "paging",
+    "filters",
+    "schema",
+    "tags",
+    "upsert",
+}

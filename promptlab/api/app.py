@@ -8,7 +8,17 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from promptlab.api import artifacts, experiments, logged_models, metrics, promptlab_runs, runs, server_info
+from promptlab.api import (
+    artifacts,
+    experiments,
+    logged_models,
+    metrics,
+    model_versions,
+    promptlab_runs,
+    registered_models,
+    runs,
+    server_info,
+)
 from promptlab.api.wire import failed
 from promptlab.artifacts import Artifacts
 from promptlab.errors import EndpointNotFound, InvalidParameter, LabError, MethodNotAllowed
@@ -23,10 +33,12 @@ def create(database: Database, artifact_root: Path) -> FastAPI:
     """
     lab = Lab(database, Artifacts(artifact_root))
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    for noun in (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info):
+    tracking = (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info)
+    for noun in (*tracking, registered_models, model_versions):
         app.include_router(noun.served.router(lab))
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))
+    app.include_router(model_versions.raw(lab))
     app.add_exception_handler(HTTPException, _not_served)
     for kind in (LabError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _broken)

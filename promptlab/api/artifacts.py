@@ -53,7 +53,7 @@ def raw(lab: Lab) -> APIRouter:
 
     @guarded
     async def download(path: str) -> Response:
-        return _attachment(await to_thread.run_sync(lab.artifacts.file, path))
+        return attachment(await to_thread.run_sync(lab.artifacts.file, path))
 
     @guarded
     async def delete(path: str) -> Response:
@@ -72,7 +72,7 @@ def raw(lab: Lab) -> APIRouter:
         def find() -> Path:
             return lab.artifacts.file(lab.artifact_path(call["run_id"], call["path"])[1])
 
-        return _attachment(await to_thread.run_sync(find))
+        return attachment(await to_thread.run_sync(find))
 
     router = APIRouter()
     for prefix in ("/api", "/ajax-api"):
@@ -115,7 +115,8 @@ def _served(header: bytes, size: int) -> bool:
     return asked is not None and int(asked[1]) < size and (not asked[2] or int(asked[2]) >= int(asked[1]))
 
 
-def _attachment(file: Path) -> Response:
+def attachment(file: Path) -> Response:
+    """The file as a download that a browser neither sniffs nor runs."""
     if not file.name.isprintable():
         raise InvalidParameter("Invalid path")
     return _Attachment(file)

@@ -103,6 +103,15 @@ def double(value: Any, path: str) -> float:
         raise _wrong(path, value) from None
 
 
+def boolean(value: Any, path: str) -> bool:
+    """True or false; R writes `"TRUE"` and `"FALSE"`."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise _wrong(path, value)
+
+
 def one_of(kind: type[IntEnum]) -> Converter:
     """A member of an enum by its name or its number."""
 
@@ -272,6 +281,14 @@ class Endpoints:
     def post(self, path: str, fields: Fields, *, version: str = "2.0") -> Callable[[Handler], Handler]:
         """Declare what answers POST: a function of the lab and the decoded fields, whose result is sent as JSON."""
         return self._declare("POST", f"{version}/mlflow/{path}", fields)
+
+    def patch(self, path: str, fields: Fields, *, version: str = "2.0") -> Callable[[Handler], Handler]:
+        """Declare what answers PATCH; see `post`."""
+        return self._declare("PATCH", f"{version}/mlflow/{path}", fields)
+
+    def delete(self, path: str, fields: Fields, *, version: str = "2.0") -> Callable[[Handler], Handler]:
+        """Declare what answers DELETE, whose fields may be in the body or in the query; see `post`."""
+        return self._declare("DELETE", f"{version}/mlflow/{path}", fields)
 
     def _declare(self, verb: str, path: str, fields: Fields) -> Callable[[Handler], Handler]:
         def keep(handler: Handler) -> Handler:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from promptlab.ports import Database, Migration
-from promptlab.store import schema
+from promptlab.store import schema, schema_registry
 
-STEPS: Sequence[Migration] = ()
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+
+def _registry(operations: Operations) -> None:
+    """Registered models, their versions, tags and aliases."""
+    schema.metadata.create_all(operations.get_bind(), tables=schema_registry.TABLES, checkfirst=False)
+
+
+STEPS: Sequence[Migration] = (Migration(2, _registry),)
 
 
 def migrate(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""SQL of the two searches. What a filter says is in `promptlab.filters`; here it becomes one query."""
+"""SQL of the searches of runs and experiments: what `promptlab.filters` read becomes one query."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def search_runs(
     keys = [key for order in orders for key in _run_sort(connection, order)]
     if not any(order.entity is Entity.ATTRIBUTE and order.key == "start_time" for order in orders):
         keys.append(SortKey(runs.c.start, int, ascending=False))
-    keys.append(SortKey(_binary(connection, runs.c.id), str))
-    rows, next_token = _page(connection, query, keys, limit, token)
+    keys.append(SortKey(binary(connection, runs.c.id), str))
+    rows, next_token = page(connection, query, keys, limit, token)
     return Page(run_store.complete(connection, [run_store.info_from_row(row) for row in rows]), next_token)
 
 
@@ -69,16 +69,17 @@ def search_experiments(
         Order(Entity.ATTRIBUTE, "creation_time", ascending=False),
         Order(Entity.ATTRIBUTE, "experiment_id"),
     ]
-    keys = [_column_sort(connection, _EXPERIMENT_COLUMNS[order.key], order.ascending) for order in chosen]
+    keys = [column_sort(connection, _EXPERIMENT_COLUMNS[order.key], order.ascending) for order in chosen]
     if not any(order.key == "experiment_id" for order in chosen):
         keys.append(SortKey(experiments.c.id, int, ascending=False))
-    rows, next_token = _page(connection, query, keys, limit, token)
+    rows, next_token = page(connection, query, keys, limit, token)
     return Page(experiment_store.from_rows(connection, rows), next_token)
 
 
-def _page(
+def page(
     connection: sa.Connection, query: sa.Select[Any], keys: Sequence[SortKey], limit: int, token: str | None
 ) -> tuple[Sequence[sa.Row[Any]], str | None]:
+    """At most `limit` rows of `query`, sorted by `keys`, from `token` on; and the token of what follows."""
     query = ordered(query, keys).limit(limit + 1)
     if token:
         query = query.where(after(keys, token))
@@ -104,7 +105,7 @@ def _alive(deleted: sa.Column[bool], view: ViewType) -> list[sa.ColumnElement[bo
 def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
     match clause.entity:
         case Entity.ATTRIBUTE:
-            return _compare(connection, _RUN_COLUMNS[clause.key], clause)
+            return compare(connection, _RUN_COLUMNS[clause.key], clause)
         case Entity.METRIC:
             return runs.c.number.in_(_runs_by_metric(connection, clause))
         case Entity.PARAM:
@@ -119,12 +120,12 @@ def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[b
 def _experiment_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
     if clause.entity is Entity.TAG:
         return _by_label(connection, experiment_tags, experiment_tags.c.experiment, experiments.c.id, clause)
-    return _compare(connection, _EXPERIMENT_COLUMNS[clause.key], clause)
+    return compare(connection, _EXPERIMENT_COLUMNS[clause.key], clause)
 
 
 def _runs_by_metric(connection: sa.Connection, clause: Clause) -> sa.Select[Any]:
     # NaN is unlike every number, so only != finds it.
-    value = _compare(connection, metrics.c.value, clause)
+    value = compare(connection, metrics.c.value, clause)
     holds = value | metrics.c.nan if clause.comparator == "!=" else value & ~metrics.c.nan
     return sa.select(metrics.c.run).where(metrics.c.key == clause.key, holds)
 
@@ -140,10 +141,11 @@ def _by_label(
             return mine.in_(having)
     if clause.comparator == "=" and table is not experiment_tags and isinstance(clause.value, str):
         having = having.where(beginning(table.c.value) == clause.value[:INDEXED_LETTERS])
-    return mine.in_(having.where(_compare(connection, table.c.value, clause)))
+    return mine.in_(having.where(compare(connection, table.c.value, clause)))
 
 
-def _compare(connection: sa.Connection, column: sa.Column[Any], clause: Clause) -> sa.ColumnElement[bool]:
+def compare(connection: sa.Connection, column: sa.Column[Any], clause: Clause) -> sa.ColumnElement[bool]:
+    """Whether the clause holds for what is in this column."""
     # Else PostgreSQL would round a fraction to the whole number that the column holds.
     value = sa.literal(clause.value, sa.Double) if isinstance(clause.value, float) else clause.value
     return _COMPARISONS[clause.comparator](column, value, _no_escape(connection))
@@ -176,13 +178,13 @@ def _run_sort(connection: sa.Connection, order: Order) -> list[SortKey]:
     if order.entity is Entity.ATTRIBUTE:
         column = _RUN_COLUMNS[order.key]
         if not column.nullable:
-            return [_column_sort(connection, column, order.ascending)]
+            return [column_sort(connection, column, order.ascending)]
         return _absent_last(column, int, order.ascending)
     table = {Entity.METRIC: metrics, Entity.PARAM: params, Entity.TAG: tags}[order.entity]
     same = (table.c.run == runs.c.number) & (table.c.key == order.key)
     value = sa.select(table.c.value).where(same).scalar_subquery()
     if order.entity is not Entity.METRIC:
-        return _absent_last(_binary(connection, value), str, order.ascending)
+        return _absent_last(binary(connection, value), str, order.ascending)
     place = sa.select(sa.cast(metrics.c.nan, sa.Integer)).where(same).scalar_subquery()
     return [
         SortKey(sa.func.coalesce(place, 2, type_=sa.Integer), int),
@@ -198,12 +200,14 @@ def _absent_last(column: sa.ColumnElement[Any], type_: type[int] | type[str], as
     ]
 
 
-def _column_sort(connection: sa.Connection, column: sa.Column[Any], ascending: bool) -> SortKey:
+def column_sort(connection: sa.Connection, column: sa.Column[Any], ascending: bool) -> SortKey:
+    """The key that sorts by a column which is never NULL; text by code point, on both databases."""
     if isinstance(column.type, sa.Text):
-        return SortKey(_binary(connection, column), str, ascending)
+        return SortKey(binary(connection, column), str, ascending)
     return SortKey(column, int, ascending)
 
 
-def _binary(connection: sa.Connection, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+def binary(connection: sa.Connection, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """`text` in the order of its code points."""
     # PostgreSQL sorts text as its locale says; the same order on both databases is by code point.
     return text.collate("C") if connection.dialect.name == "postgresql" else text

@@ -1,6 +1,7 @@
 """What MLflow's own server answered its own client, replayed against ours, on both databases.
 
-`data/tier_a.jsonl` holds exchanges recorded between the Python client and the server of MLflow 3.17.2.
+`data/` holds exchanges recorded between the Python client and the server of MLflow 3.17.2: those of tracking,
+and those of the registry (its models made of files elsewhere, `s3://`, instead of a logged model).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-RECORDED = Path(__file__).parent / "data" / "tier_a.jsonl"
+RECORDED = Path(__file__).parent / "data"
 # The server's own clock.
-TIMES = {"creation_time", "last_update_time"}
+TIMES = {"creation_time", "last_update_time", "creation_timestamp", "last_updated_timestamp"}
 # True of that server and not of ours: we neither sign URLs for storage nor run its gateway.
 OURS = {"presigned_upload_run_id_supported", "presigned_upload_model_id_supported", "features_enabled"}
 
@@ -58,9 +60,10 @@ def renamed(text: str, ours: dict[str, str]) -> str:
     return text
 
 
-def test_every_recorded_exchange_is_answered_as_mlflow_answers_it(http: httpx.Client) -> None:
+@pytest.mark.parametrize("file", ["tier_a.jsonl", "registry.jsonl"])
+def test_every_recorded_exchange_is_answered_as_mlflow_answers_it(http: httpx.Client, file: str) -> None:
     ours: dict[str, str] = {}
-    for line in RECORDED.read_text().splitlines():
+    for line in (RECORDED / file).read_text().splitlines():
         exchange = json.loads(renamed(line, ours))
         response = replay(http, exchange)
         where = f"{exchange['label']}: {exchange['method']} {exchange['path']}"

@@ -25,6 +25,7 @@ FLOORS = {
         ],
         *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits*", "promptlab.names", "promptlab.sources"],
+        "promptlab.prompt_template",
     ],
     "machinery": [
         *[
@@ -96,6 +97,7 @@ DOORS = {
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],
+    "jinja2": ["promptlab.prompt_template"],
     "yaml": ["gateway.config*", "gateway.prices"],
     "uvicorn": ["gateway.server_process", "gateway.api.protocol"],
     "click": ["gateway.cli*"],
@@ -118,6 +120,7 @@ ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsete
 ENVIRONMENT_DOORS = ["gateway.settings"]
 # Too slow to be loaded before the first answer, or not wanted by most: imported inside functions only.
 LAZY = {
+    "jinja2": "*",
     "litellm": "*",
     "opentelemetry": "*",
     "xllamacpp": "*",

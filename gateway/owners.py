@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -108,15 +108,20 @@ class Key:
 
     def may_call(self, route: str) -> bool:
         """Whether the routes allowed to this key and its tenants include `route`, and those denied do not."""
-        if self._everywhere:
-            return True
+        return self._everywhere or self.may_call_one_of((route,))
+
+    def may_call_one_of(self, names: Sequence[str]) -> bool:
+        """Whether what has these names may be called: one of them is allowed everywhere, and none is denied."""
         own: tuple[Key | Tenant, ...] = (self, *self.tenants)
         for one in own:
-            if one.routes is not None and not _named(one.routes, route):
+            if one.routes is not None and not any(_named(one.routes, name) for name in names):
                 return False
-            if one.denied and _named(one.denied, route):
-                return False
-        return True
+        return not any(self.denies(name) for name in names)
+
+    def denies(self, route: str) -> bool:
+        """Whether `route` is denied to this key or one of its tenants."""
+        own: tuple[Key | Tenant, ...] = (self, *self.tenants)
+        return any(_named(one.denied, route) for one in own if one.denied)
 
 
 _UNLIMITED = Limits()

@@ -37,7 +37,9 @@ class Proxy:
         """Answer one request on behalf of `key`, as `snapshot` says. The order below is the policy."""
         route = None
         try:
-            route = snapshot.router.find(request.model, key)
+            router = snapshot.router
+            asked = request.model
+            route = router.behind(request.prompt, asked) if request.prompt else router.find(asked, key)
             _check(request, route)
             request.credential = byok.credential(request.given, route)
         except BaseException as error:
@@ -46,6 +48,10 @@ class Proxy:
         if route.cache is None:
             return await self._asked(request, key, route, snapshot)
         return await self._cached(request, key, route, route.cache, snapshot)
+
+    def refuse(self, request: Request, key: Key, error: BaseException) -> None:
+        """Record a call that could not be understood well enough to be answered."""
+        self._meter.refuse(request, key, None, error)
 
     async def close(self) -> None:
         """End the copies of calls that are still under way."""

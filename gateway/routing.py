@@ -43,6 +43,15 @@ class Router:
             raise Forbidden(f"This key may not call the model '{name}'. {self._callable(key)}", param="model")
         return route
 
+    def behind(self, prompt: str, name: str) -> Route:
+        """The route called `name`, which the version `prompt` is for: it needs no permission of the key."""
+        route = self._routes.get(name)
+        if route is None:
+            raise UnknownModel(
+                f"The prompt {prompt} is for the model '{name[:100]}', which is no route.", param="model"
+            )
+        return route
+
     def allowed(self, key: Key) -> list[Route]:
         """The routes `key` may call, in the file's order."""
         return [route for route in self._routes.values() if key.may_call(route.name)]

@@ -24,10 +24,12 @@ from gateway.keys import Keys
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.plane import Plane
+from gateway.prompts import Prompts
 from gateway.providers.make import make
 from gateway.providers.transport import Transport
 from gateway.proxy import Proxy
 from gateway.reload import Reading, Reloader
+from gateway.server_prompts import RegistryPrompts
 from gateway.settings import Settings
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
@@ -76,8 +78,10 @@ class DataPlane:
         meter = Meter(self.ledger, limiter, tracer=self.tracer)
         self._proxy = Proxy(limiter, meter, self._cache)
         most, patience = settings.max_body, settings.body_timeout
+        self._registry = RegistryPrompts(lambda: open_database(url_of(settings, "tracking")))
+        self._prompts = Prompts(self._registry)
         self.inference = Inference(
-            self.access, self._proxy, self.plane, self.tracer, max_body=most, body_timeout=patience
+            self.access, self._proxy, self.plane, self.tracer, self._prompts, max_body=most, body_timeout=patience
         )
         self.mlflow = MlflowGateway(self.inference, self.access, self.plane, max_body=most, body_timeout=patience)
 
@@ -100,6 +104,7 @@ class DataPlane:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._prompts.close()
         await self._proxy.close()
         await self._cache.close()
         await self.plane.close()
@@ -109,6 +114,7 @@ class DataPlane:
         await self.ledger.close()
         await self.counters.close()
         await asyncio.to_thread(self.database.close)
+        await asyncio.to_thread(self._registry.close)
 
 
 def open_gateway_database(settings: Settings) -> Database:

@@ -123,6 +123,8 @@ class Request:
     output: tuple[int | None, int] | None = None
     #: For whom its caller asks (`users.named`); "": nobody was named.
     user: str = ""
+    #: The prompt that this was made from, with its version (`support/3`); "": none.
+    prompt: str = ""
 
 
 class Place(Protocol):

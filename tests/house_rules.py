@@ -52,7 +52,7 @@ FLOORS = {
             "gateway.fallback",
         ],
         *["gateway.attempts", "gateway.health", "gateway.rescue", "gateway.byok", "gateway.shadow"],
-        *["gateway.plane", "gateway.reload", "gateway.explain"],
+        *["gateway.plane", "gateway.reload", "gateway.explain", "gateway.prompts"],
         *[
             "gateway.measures",
             *["gateway.lines", "gateway.filling"],

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gateway import attempts, limits, users
+from gateway import attempts, limits, prompts, users
 from gateway.api import forms, http
 from gateway.api.access import Access
 from gateway.api.server_timing import server_timing
@@ -25,8 +25,9 @@ from gateway.errors import BadRequest, ClientGone, GatewayError, NotFound, Overl
 from gateway.lanes import Chunks
 from gateway.owners import Key, Scope
 from gateway.plane import Plane, Snapshot
+from gateway.prompts import PREFIX, Prompts
 from gateway.proxy import Proxy
-from gateway.routes import CONVERSATIONS, Route, Task
+from gateway.routes import CONVERSATIONS, Task
 from gateway.telemetry import Tracer
 from gateway.timing import current_task
 from gateway.trace import Marks
@@ -48,6 +49,8 @@ _FORMS = frozenset((Task.TRANSCRIPTIONS,))
 _PASSED_UP = frozenset({b"accept", b"anthropic-version", b"anthropic-beta", b"idempotency-key", b"traceparent"})
 _ONCE = "idempotency-key"
 _MODELS = "/v1/models"
+#: What a prompt is for, where a route says its task.
+_PROMPT = "prompt"
 
 
 class Inference:
@@ -59,6 +62,7 @@ class Inference:
         proxy: Proxy,
         plane: Plane,
         tracer: Tracer | None,
+        prompts: Prompts,
         *,
         max_body: int,
         body_timeout: float,
@@ -67,6 +71,7 @@ class Inference:
         self._tracer = tracer
         self._proxy = proxy
         self._plane = plane
+        self._prompts = prompts
         self._max_body = max_body
         self._body_timeout = body_timeout
 
@@ -121,11 +126,27 @@ class Inference:
                 body, form = await asyncio.to_thread(forms.parse, raw, headers[b"content-type"].decode("latin-1"))
             else:
                 body = json_body.parse(raw)
+            prompt = ""
+            model = body.get("model")
+            if isinstance(model, str) and model.startswith(PREFIX) and model not in snapshot.config.routes:
+                asked = Request(exchange.id, task, model, body, stream=False, headers={}, given=headers, marks=marks)
+                body, prompt = await self._filled(asked, key)
             request = _request(exchange.id, task, body, headers, marks, key)
-            request.form = form
+            request.form, request.prompt = form, prompt
             await self._answer(exchange, scope, request, key, snapshot)
         finally:
             snapshot.leave()
+
+    async def _filled(self, request: Request, key: Key) -> tuple[dict[str, Any], str]:
+        """The body that a registered prompt makes of this request's, and which version it was."""
+        try:
+            asked = prompts.parse(request.model)
+            prompts.check_allowed(asked, key)
+            prompt = await self._prompts.find(asked)
+            return await prompts.filled(prompt, request.task, request.body, key), f"{prompt.name}/{prompt.version}"
+        except GatewayError as error:
+            self._proxy.refuse(request, key, error)
+            raise
 
     async def _answer(
         self, exchange: _Exchange, scope: http.Scope, request: Request, key: Key, snapshot: Snapshot
@@ -140,11 +161,20 @@ class Inference:
 
     async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
         if path == _MODELS:
-            listed = [_model(route) for route in self._plane.current.router.allowed(key)]
+            listed = [_model(route.name, route.task) for route in self._plane.current.router.allowed(key)]
+            listed += [_model(name, _PROMPT) for name in await self._prompts.names(key)]
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
             await exchange.reply({"object": "list", "data": listed, "has_more": False, **ends})
             return
-        await exchange.reply(_model(self._plane.current.router.find(path.removeprefix(f"{_MODELS}/"), key)))
+        name = path.removeprefix(f"{_MODELS}/")
+        router = self._plane.current.router
+        if not name.startswith(PREFIX) or any(route.name == name for route in router.allowed(key)):
+            await exchange.reply(_model(name, router.find(name, key).task))
+            return
+        asked = prompts.parse(name)
+        prompts.check_allowed(asked, key)
+        await self._prompts.find(asked)
+        await exchange.reply(_model(name, _PROMPT))
 
 
 class _Exchange:
@@ -181,6 +211,8 @@ class _Exchange:
         headers["server-timing"] = server_timing(call.request.marks, time.perf_counter())
         if call.attempt is not None:
             headers |= attempts.headers(call.attempt)
+        if call.request.prompt:
+            headers["x-promptyard-prompt"] = call.request.prompt
         if answer.chunks is None:
             await http.answer(self._send, answer.status, headers, answer.body)
             self._started = True
@@ -252,7 +284,10 @@ def _request(
     return Request(request_id, task, model, body, streamed, passed, headers, marks, user=user)
 
 
-def _model(route: Route) -> dict[str, Any]:
-    """A route as OpenAI and Anthropic both list a model: neither's client minds the other's fields. `task` is ours."""
-    named = {"id": route.name, "object": "model", "created": 0, "owned_by": "promptyard", "task": route.task.value}
-    return {**named, "type": "model", "display_name": route.name, "created_at": "1970-01-01T00:00:00Z"}
+def _model(name: str, task: str) -> dict[str, Any]:
+    """A route or a prompt as OpenAI and Anthropic both list a model: neither's client minds the other's fields.
+
+    `task` is ours.
+    """
+    named = {"id": name, "object": "model", "created": 0, "owned_by": "promptyard", "task": str(task)}
+    return {**named, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}

@@ -22,9 +22,11 @@ from promptlab.entities import (
     ViewType,
 )
 from promptlab.errors import AlreadyExists, InvalidParameter, NotFound
+from promptlab.evaluation_datasets import EvaluationDatasets
 from promptlab.names import random_name
 from promptlab.ports import Database
 from promptlab.registry import Registry
+from promptlab.scorers import Scorers
 from promptlab.store import Connection, experiments, metrics, migrations, runs, search
 
 DEFAULT_EXPERIMENT = 0
@@ -41,6 +43,8 @@ class Lab:
         self._database = database
         self.artifacts = artifacts
         self.registry = Registry(database, _no_logged_models)
+        self.evaluation_datasets = EvaluationDatasets(database)
+        self.scorers = Scorers(database)
         migrations.migrate(database)
         with database.read() as connection:
             missing = experiments.find(connection, DEFAULT_EXPERIMENT) is None

@@ -70,6 +70,7 @@ FLOORS = {
             "promptlab.registry*",
             "promptlab.promptlab_runs",
             "promptlab.evaluation*",
+            "promptlab.scorers",
             "promptlab.recipes*",
         ],
     ],
@@ -178,7 +179,7 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"search_registry", "schema_registry"} | {
+STORE_TOOLS = {"search_registry", "schema_registry", "schema_datasets"} | {
     "usage_days",
     "terms",
     "tables",

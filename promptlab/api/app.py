@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from promptlab.api import (
     artifacts,
+    evaluation_datasets,
     experiments,
     logged_models,
     metrics,
@@ -17,6 +18,7 @@ from promptlab.api import (
     promptlab_runs,
     registered_models,
     runs,
+    scorers,
     server_info,
 )
 from promptlab.api.wire import failed
@@ -34,7 +36,7 @@ def create(database: Database, artifact_root: Path) -> FastAPI:
     lab = Lab(database, Artifacts(artifact_root))
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     tracking = (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info)
-    for noun in (*tracking, registered_models, model_versions):
+    for noun in (*tracking, registered_models, model_versions, evaluation_datasets, scorers):
         app.include_router(noun.served.router(lab))
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))

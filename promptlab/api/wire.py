@@ -210,7 +210,7 @@ def arguments(request: Request, body: bytes, fields: Fields) -> Arguments:
                 raw[name] = values[0]
     if body and request.method != "GET":
         raw |= _json_object(request, body)
-    return decode(raw, fields)
+    return decode({**raw, **request.path_params}, fields)
 
 
 def _json_object(request: Request, body: bytes) -> dict[str, Any]:

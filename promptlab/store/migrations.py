@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptlab.ports import Database, Migration
-from promptlab.store import schema, schema_registry
+from promptlab.store import schema, schema_datasets, schema_registry
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -17,7 +17,12 @@ def _registry(operations: Operations) -> None:
     schema.metadata.create_all(operations.get_bind(), tables=schema_registry.TABLES, checkfirst=False)
 
 
-STEPS: Sequence[Migration] = (Migration(2, _registry),)
+def _datasets(operations: Operations) -> None:
+    """Evaluation datasets with their records, and scorers."""
+    schema.metadata.create_all(operations.get_bind(), tables=schema_datasets.TABLES, checkfirst=False)
+
+
+STEPS: Sequence[Migration] = (Migration(2, _registry), Migration(3, _datasets))
 
 
 def migrate(database: Database) -> None:

@@ -109,9 +109,9 @@ def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[b
         case Entity.METRIC:
             return runs.c.number.in_(_runs_by_metric(connection, clause))
         case Entity.PARAM:
-            return _by_label(connection, params, params.c.run, runs.c.number, clause)
+            return tagged(connection, params, params.c.run, runs.c.number, clause)
         case Entity.TAG:
-            return _by_label(connection, tags, tags.c.run, runs.c.number, clause)
+            return tagged(connection, tags, tags.c.run, runs.c.number, clause)
         case Entity.DATASET:
             # No run has datasets yet, so none can match.
             return sa.false()
@@ -119,7 +119,7 @@ def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[b
 
 def _experiment_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
     if clause.entity is Entity.TAG:
-        return _by_label(connection, experiment_tags, experiment_tags.c.experiment, experiments.c.id, clause)
+        return tagged(connection, experiment_tags, experiment_tags.c.experiment, experiments.c.id, clause)
     return compare(connection, _EXPERIMENT_COLUMNS[clause.key], clause)
 
 
@@ -130,9 +130,10 @@ def _runs_by_metric(connection: sa.Connection, clause: Clause) -> sa.Select[Any]
     return sa.select(metrics.c.run).where(metrics.c.key == clause.key, holds)
 
 
-def _by_label(
+def tagged(
     connection: sa.Connection, table: sa.Table, owner: sa.Column[int], mine: sa.Column[int], clause: Clause
 ) -> sa.ColumnElement[bool]:
+    """Whether a row whose number is `mine` has a tag or a param in `table` for which the clause holds."""
     having = sa.select(owner).where(table.c.key == clause.key)
     match clause.comparator:
         case "IS NULL":

@@ -13,14 +13,14 @@ from promptlab.filters import Clause, Entity, Order
 from promptlab.store import model_versions as version_store
 from promptlab.store import registered_models as model_store
 from promptlab.store.paging import SortKey
-from promptlab.store.schema import INDEXED_LETTERS, beginning
+from promptlab.store.schema import beginning
 from promptlab.store.schema_registry import (
     model_version_tags,
     model_versions,
     registered_model_tags,
     registered_models,
 )
-from promptlab.store.search import column_sort, compare, page
+from promptlab.store.search import column_sort, compare, page, tagged
 
 _MODEL_COLUMNS: dict[str, sa.Column[Any]] = {
     "name": registered_models.c.name,
@@ -51,7 +51,7 @@ def search_models(
     query = sa.select(registered_models)
     for clause in clauses:
         if clause.entity is Entity.TAG:
-            query = query.where(_tagged(connection, tags, owner, mine, clause))
+            query = query.where(tagged(connection, tags, owner, mine, clause))
         else:
             query = query.where(compare(connection, _MODEL_COLUMNS[clause.key], clause))
     if not prompts:
@@ -77,7 +77,7 @@ def search_versions(
     query = version_store.NAMED
     for clause in clauses:
         if clause.entity is Entity.TAG:
-            query = query.where(_tagged(connection, tags, owner, mine, clause))
+            query = query.where(tagged(connection, tags, owner, mine, clause))
         else:
             query = query.where(compare(connection, _VERSION_COLUMNS[clause.key], clause))
     if not prompts:
@@ -95,16 +95,3 @@ def search_versions(
 
 def _is_prompt(tags: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
     return tags.c.key == IS_PROMPT, beginning(tags.c.value) == "true"
-
-
-def _tagged(
-    connection: sa.Connection, tags: sa.Table, owner: sa.Column[int], mine: sa.Column[int], clause: Clause
-) -> sa.ColumnElement[bool]:
-    having = sa.select(owner).where(tags.c.key == clause.key)
-    if clause.comparator == "IS NULL":
-        return mine.not_in(having)
-    if clause.comparator == "IS NOT NULL":
-        return mine.in_(having)
-    if clause.comparator == "=" and isinstance(clause.value, str):
-        having = having.where(beginning(tags.c.value) == clause.value[:INDEXED_LETTERS])
-    return mine.in_(having.where(compare(connection, tags.c.value, clause)))

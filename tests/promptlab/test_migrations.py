@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from promptlab.ports import Database
-from promptlab.store import migrations, schema_registry
+from promptlab.store import migrations, schema_datasets, schema_registry
 
 #: The tables that each step added.
-ADDED: dict[int, tuple[sa.Table, ...]] = {2: schema_registry.TABLES}
+ADDED: dict[int, tuple[sa.Table, ...]] = {2: schema_registry.TABLES, 3: schema_datasets.TABLES}
 
 
 _SQL = {

@@ -24,7 +24,9 @@ _TERMS = (
     *ALLOWED,
     click.option("--expires", metavar="TIME", help="Valid for: 30d, 12h, 15m"),
     click.option(
-        "--scopes", metavar="NAMES", help="Of inference, tracking, viewer, admin [default: inference,tracking]"
+        "--scopes",
+        metavar="NAMES",
+        help="Of inference, tracking, tracking:read, viewer, admin [default: inference,tracking]",
     ),
     click.option("--team", metavar="ID", help="The team it belongs to"),
     click.option("--tags", metavar="NAMES", help="Words to find it by, comma-separated"),

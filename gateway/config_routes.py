@@ -77,9 +77,9 @@ class KeyModel(Strict):
     """A key by the hash of its secret: `promptyard keys declare` makes both."""
 
     hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of its secret, hex", examples=["9f86d0…"])
-    scopes: Annotated[list[Literal["inference", "tracking", "viewer", "admin"]], Field(min_length=1)] = Field(
-        ["inference", "tracking"], description="What it may be used for"
-    )
+    scopes: Annotated[
+        list[Literal["inference", "tracking", "tracking:read", "viewer", "admin"]], Field(min_length=1)
+    ] = Field(["inference", "tracking"], description="What it may be used for")
     routes: list[KeyRoute] | None = Field(
         None, description="Routes it may call, `*` for anything; all where not written"
     )

@@ -15,6 +15,8 @@ class Scope(StrEnum):
 
     INFERENCE = "inference"
     TRACKING = "tracking"
+    #: To look at what is tracked, and change nothing.
+    TRACKING_READ = "tracking:read"
     VIEWER = "viewer"
     ADMIN = "admin"
 

@@ -31,9 +31,13 @@ class Access:
 
     def allow(self, headers: Mapping[bytes, bytes], scope: Scope) -> Key:
         """The caller's key if it has `scope`."""
-        key = self.key(headers)
-        if scope not in key.scopes:
-            raise Forbidden(f"This key has no scope '{scope}'; it has: {', '.join(sorted(key.scopes)) or 'none'}.")
+        return self.allow_one_of(headers, (scope,))
+
+    def allow_one_of(self, headers: Mapping[bytes, bytes], scopes: Iterable[Scope]) -> Key:
+        """The caller's key if it has one of `scopes`, of which the first is what it needs for everything here."""
+        key, wanted = self.key(headers), tuple(scopes)
+        if key.scopes.isdisjoint(wanted):
+            raise Forbidden(f"This key has no scope '{wanted[0]}'; it has: {', '.join(sorted(key.scopes)) or 'none'}.")
         return key
 
     async def caller(self, headers: Mapping[bytes, bytes], scope: Scope) -> Key:

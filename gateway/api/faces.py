@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from gateway.api import health, http, mlflow_gateway
+from gateway.api import health, http, mlflow_gateway, tracking
 from gateway.api.access import Access
 from gateway.errors import Forbidden, GatewayError, InvalidKey, NotFound, Overloaded, to_openai
 from gateway.owners import Scope
@@ -195,7 +195,8 @@ class Faces:
         if scope["path"] == "/version":
             self._access.check_origin(headers)
         else:
-            self._access.allow(headers, Scope.TRACKING)
+            looks = tracking.reads(scope["method"], scope["path"])
+            self._access.allow_one_of(headers, (Scope.TRACKING, Scope.TRACKING_READ) if looks else (Scope.TRACKING,))
 
     def _allow_control(self, scope: http.Scope, headers: Mapping[bytes, bytes]) -> None:
         # Handlers under /admin/ say themselves which scope they need; the pages need any key.

@@ -210,6 +210,29 @@ def test_the_stock_mlflow_client_with_a_key(start_server: StartServer) -> None:
         assert code in said
 
 
+def test_a_key_that_may_only_look(start_server: StartServer) -> None:
+    server = start_server(ROUTES)
+    tracking = "/api/2.0/mlflow"
+    with server.client() as admin:
+        key = admin.post("/admin/keys", json={"name": "reader", "scopes": ["tracking:read"]}).json()["key"]
+        admin.post(f"{tracking}/experiments/create", json={"name": "e"}).raise_for_status()
+    with server.client(key) as reader:
+        assert reader.get(f"{tracking}/experiments/get-by-name", params={"experiment_name": "e"}).status_code == 200
+        assert reader.post(f"{tracking}/experiments/search", json={"max_results": 10}).status_code == 200
+        assert reader.post(f"{tracking}/runs/search", json={"experiment_ids": ["0"]}).status_code == 200
+        for method, path in (
+            ("POST", f"{tracking}/experiments/create"),
+            ("POST", f"{tracking}/runs/log-metric"),
+            ("DELETE", f"{tracking}/registered-models/delete"),
+            ("PUT", "/api/2.0/mlflow-artifacts/artifacts/0/x"),
+            ("POST", "/v1/traces"),
+        ):
+            refused = reader.request(method, path, json={"name": "f"})
+            assert (refused.status_code, refused.json()["error_code"]) == (403, "PERMISSION_DENIED"), path
+            assert "This key has no scope 'tracking'; it has: tracking:read." in refused.json()["message"]
+        assert reader.get("/v1/models").status_code == 403
+
+
 def records(server: Server) -> list[str]:
     """The request ids in SQL, read past the server."""
     with sqlite3.connect(server.data / "gateway.db") as connection:

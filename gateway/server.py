@@ -52,6 +52,7 @@ class Application:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tracking_database: Database | None = None
+        self._close_tracking: Callable[[], None] = _nothing
         self._metrics = Metrics()
         self.workers = Workers(settings, version) if settings.workers > 1 else None
         followed = None if self.workers is None else self.workers.reload
@@ -154,6 +155,7 @@ class Application:
         if self.workers is not None:
             await self.workers.close()
         await self._data.close()
+        await asyncio.to_thread(self._close_tracking)
         if self._tracking_database is not None:
             await asyncio.to_thread(self._tracking_database.close)
 
@@ -202,8 +204,13 @@ class Application:
         def build() -> App:
             from promptlab.api import app
 
-            self._tracking_database = open_tracking_database(self._settings)
-            return app.create(self._tracking_database, self._settings.data / "artifacts")
+            settings = self._settings
+            self._tracking_database = open_tracking_database(settings)
+            made = app.create(
+                self._tracking_database, settings.data / "artifacts", private_webhooks=settings.private_webhooks
+            )
+            self._close_tracking = made.state.close
+            return made
 
         return await asyncio.to_thread(build)
 
@@ -232,6 +239,10 @@ class Application:
         own = {"status": status, "version": self._version, "providers": providers, "counters": counters}
         workers = {} if self.workers is None else {"workers": self.workers.status()}
         return {**own, **workers, **traces, **parts}
+
+
+def _nothing() -> None:
+    """What was never begun needs no end."""
 
 
 def open_tracking_database(settings: Settings) -> Database:

@@ -128,6 +128,11 @@ class Settings(BaseModel):
         examples=["2"],
         description="Processes that answer calls; more than one needs a Redis, and shares one port with the rest",
     )
+    private_webhooks: bool = Field(
+        False,
+        examples=["true"],
+        description="Whether webhooks of the registry may go inside your own network",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least level that is logged: debug, info, warning or error"
     )
@@ -221,8 +226,15 @@ _KINDS = {"data": "path", "config": "path", "admin_key_file": "path", "max_body"
           "drain": "seconds",
           "database_url": "secret", "redis_url": "secret", "admin_key": "secret", "host": "text", "port": "number",
           "workers": "number",
-          "log_level": "word", "lab": "true/false"}  # fmt: skip
-_DEFAULTS = {"data": "./data", "max_body": "64MiB", "body_timeout": "60", "drain": "30", "lab": "true"}
+          "log_level": "word", "lab": "true/false", "private_webhooks": "true/false"}  # fmt: skip
+_DEFAULTS = {
+    "data": "./data",
+    "max_body": "64MiB",
+    "body_timeout": "60",
+    "drain": "30",
+    "lab": "true",
+    "private_webhooks": "false",
+}
 
 
 def table() -> list[Row]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from promptlab import existing, filters, limits
 from promptlab.artifacts import Artifacts, proxied_path
+from promptlab.delivery import Delivery
 from promptlab.entities import (
     Experiment,
     FileInfo,
@@ -28,6 +29,7 @@ from promptlab.ports import Database
 from promptlab.registry import Registry
 from promptlab.scorers import Scorers
 from promptlab.store import Connection, experiments, metrics, migrations, runs, search
+from promptlab.webhooks import Webhooks
 
 DEFAULT_EXPERIMENT = 0
 RUN_NAME_TAG = "mlflow.runName"
@@ -38,13 +40,14 @@ MAX_HISTORY_PAGE = 25_000
 class Lab:
     """Experiments, runs and artifacts. Safe to call from many threads; each call is atomic and durable."""
 
-    def __init__(self, database: Database, artifacts: Artifacts) -> None:
+    def __init__(self, database: Database, artifacts: Artifacts, sending: Delivery | None = None) -> None:
         """Bring the tables up to date and make the experiment `Default`."""
         self._database = database
         self.artifacts = artifacts
         self.registry = Registry(database, _no_logged_models)
         self.evaluation_datasets = EvaluationDatasets(database)
         self.scorers = Scorers(database)
+        self.webhooks = Webhooks(database, sending or Delivery())
         migrations.migrate(database)
         with database.read() as connection:
             missing = experiments.find(connection, DEFAULT_EXPERIMENT) is None

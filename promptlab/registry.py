@@ -16,6 +16,7 @@ from promptlab.entities import Page, Tag
 from promptlab.entities_registry import STAGES, Alias, ModelVersion, NewVersion, RegisteredModel
 from promptlab.errors import AlreadyExists, InvalidParameter
 from promptlab.ports import Database
+from promptlab.registry_events import Change, tell_of
 from promptlab.registry_origin import LoggedModels, origin_of
 from promptlab.store import Connection, model_versions, registered_models, search_registry
 
@@ -47,6 +48,8 @@ class Registry:
             if number is None:
                 raise existing_registry.name_taken(connection, name, tags)
             registered_models.set_tags(connection, number, tags)
+            told = {"name": name, "tags": {tag.key: tag.value for tag in tags}, "description": description}
+            tell_of(connection, Change.MODEL, number, told)
             return existing_registry.model(connection, name)
 
         return self._database.write(work)
@@ -95,11 +98,21 @@ class Registry:
     def set_model_tag(self, name: str, tag: Tag) -> None:
         """Set or change a tag of the model."""
         limits_registry.check_tag(tag)
-        self._write(name, lambda connection, number: registered_models.set_tags(connection, number, [tag]))
+
+        def work(connection: Connection, number: int) -> None:
+            registered_models.set_tags(connection, number, [tag])
+            tell_of(connection, Change.TAG_SET, number, {"name": name, "key": tag.key, "value": tag.value})
+
+        self._write(name, work)
 
     def delete_model_tag(self, name: str, key: str) -> None:
         """Take a tag from the model, if it has it."""
-        self._write(name, lambda connection, number: registered_models.delete_tag(connection, number, key))
+
+        def work(connection: Connection, number: int) -> None:
+            registered_models.delete_tag(connection, number, key)
+            tell_of(connection, Change.TAG_DELETED, number, {"name": name, "key": key})
+
+        self._write(name, work)
 
     # ── versions ─────────────────────────────────────────────────────────────────────────────────
 
@@ -131,6 +144,15 @@ class Registry:
             )
             model_versions.insert(connection, number, version)
             registered_models.update(connection, number, updated=now)
+            told = {
+                "name": new.name,
+                "version": str(version.version),
+                "source": new.source,
+                "run_id": new.run_id or None,
+                "tags": {tag.key: tag.value for tag in new.tags},
+                "description": new.description or None,
+            }
+            tell_of(connection, Change.VERSION, number, told)
             return existing_registry.version(connection, new.name, version.version)
 
         return self._write(new.name, work)
@@ -204,15 +226,22 @@ class Registry:
     def set_version_tag(self, name: str, version: str, tag: Tag) -> None:
         """Set or change a tag of the version."""
         limits_registry.check_tag(tag)
-        self._write_version(
-            name, version, lambda connection, _, found: model_versions.set_tags(connection, found.number, [tag])
-        )
+
+        def work(connection: Connection, number: int, found: ModelVersion) -> None:
+            model_versions.set_tags(connection, found.number, [tag])
+            told = {"name": name, "version": version, "key": tag.key, "value": tag.value}
+            tell_of(connection, Change.VERSION_TAG_SET, number, told)
+
+        self._write_version(name, version, work)
 
     def delete_version_tag(self, name: str, version: str, key: str) -> None:
         """Take a tag from the version, if it has it."""
-        self._write_version(
-            name, version, lambda connection, _, found: model_versions.delete_tag(connection, found.number, key)
-        )
+
+        def work(connection: Connection, number: int, found: ModelVersion) -> None:
+            model_versions.delete_tag(connection, found.number, key)
+            tell_of(connection, Change.VERSION_TAG_DELETED, number, {"name": name, "version": version, "key": key})
+
+        self._write_version(name, version, work)
 
     # ── aliases ──────────────────────────────────────────────────────────────────────────────────
 
@@ -222,13 +251,19 @@ class Registry:
 
         def work(connection: Connection, number: int, found: ModelVersion) -> None:
             registered_models.set_alias(connection, number, Alias(alias, found.version))
+            tell_of(connection, Change.ALIAS_SET, number, {"name": name, "alias": alias, "version": version})
 
         self._write_version(name, version, work)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Take the alias from the model, if it has it."""
         limits_registry.check_alias(alias, new=False)
-        self._write(name, lambda connection, number: registered_models.delete_alias(connection, number, alias))
+
+        def work(connection: Connection, number: int) -> None:
+            registered_models.delete_alias(connection, number, alias)
+            tell_of(connection, Change.ALIAS_DELETED, number, {"name": name, "alias": alias})
+
+        self._write(name, work)
 
     def version_by_alias(self, name: str, alias: str) -> ModelVersion:
         """The version that the alias stands for; `latest` stands for the highest."""

@@ -39,7 +39,7 @@ FLOORS = {
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["gateway.importers*", "gateway.lanes"],
         *["gateway.telemetry", "gateway.metrics"],
-        *["promptlab.store*", "promptlab.artifacts", "promptlab.client"],
+        *["promptlab.store*", "promptlab.artifacts", "promptlab.client", "promptlab.delivery"],
     ],
     "policy": [
         *[
@@ -70,7 +70,7 @@ FLOORS = {
             "promptlab.registry*",
             "promptlab.promptlab_runs",
             "promptlab.evaluation*",
-            "promptlab.scorers",
+            *["promptlab.scorers", "promptlab.webhooks"],
             "promptlab.recipes*",
         ],
     ],
@@ -179,7 +179,7 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"search_registry", "schema_registry", "schema_datasets"} | {
+STORE_TOOLS = {"search_registry", "schema_registry", "schema_datasets", "schema_webhooks"} | {
     "usage_days",
     "terms",
     "tables",

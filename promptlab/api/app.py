@@ -20,23 +20,28 @@ from promptlab.api import (
     runs,
     scorers,
     server_info,
+    webhooks,
 )
 from promptlab.api.wire import failed
 from promptlab.artifacts import Artifacts
+from promptlab.delivery import Delivery
 from promptlab.errors import EndpointNotFound, InvalidParameter, LabError, MethodNotAllowed
 from promptlab.lab import Lab
 from promptlab.ports import Database
+from promptlab.webhooks import Deliverer
 
 
-def create(database: Database, artifact_root: Path) -> FastAPI:
+def create(database: Database, artifact_root: Path, *, private_webhooks: bool = False) -> FastAPI:
     """An app that keeps runs in `database` and files below `artifact_root`, both made ready here.
 
-    It asks nobody who they are: whoever serves it does.
+    It asks nobody who they are: whoever serves it does, and says `app.state.close()` before it closes the database.
+    `private_webhooks`: webhooks may be told inside the operator's own network too.
     """
-    lab = Lab(database, Artifacts(artifact_root))
+    sending = Delivery(private=private_webhooks)
+    lab = Lab(database, Artifacts(artifact_root), sending)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     tracking = (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info)
-    for noun in (*tracking, registered_models, model_versions, evaluation_datasets, scorers):
+    for noun in (*tracking, registered_models, model_versions, evaluation_datasets, scorers, webhooks):
         app.include_router(noun.served.router(lab))
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))
@@ -44,6 +49,8 @@ def create(database: Database, artifact_root: Path) -> FastAPI:
     app.add_exception_handler(HTTPException, _not_served)
     for kind in (LabError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _broken)
+    deliverer = Deliverer(database, sending)
+    app.state.close = deliverer.close
     return app
 
 

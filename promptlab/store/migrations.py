@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptlab.ports import Database, Migration
-from promptlab.store import schema, schema_datasets, schema_registry
+from promptlab.store import schema, schema_datasets, schema_registry, schema_webhooks
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -22,7 +22,12 @@ def _datasets(operations: Operations) -> None:
     schema.metadata.create_all(operations.get_bind(), tables=schema_datasets.TABLES, checkfirst=False)
 
 
-STEPS: Sequence[Migration] = (Migration(2, _registry), Migration(3, _datasets))
+def _webhooks(operations: Operations) -> None:
+    """Webhooks, and what is on its way to them."""
+    schema.metadata.create_all(operations.get_bind(), tables=schema_webhooks.TABLES, checkfirst=False)
+
+
+STEPS: Sequence[Migration] = (Migration(2, _registry), Migration(3, _datasets), Migration(4, _webhooks))
 
 
 def migrate(database: Database) -> None:

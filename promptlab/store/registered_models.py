@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from promptlab.entities import Tag
-from promptlab.entities_registry import Alias, ModelVersion, RegisteredModel
+from promptlab.entities_registry import IS_PROMPT, Alias, ModelVersion, RegisteredModel
 from promptlab.store import model_versions as version_store
 from promptlab.store.schema_registry import model_aliases, registered_model_tags, registered_models
 from promptlab.store.upsert import insert_new, insert_or_replace
@@ -116,6 +116,13 @@ def delete_tag(connection: sa.Connection, number: int, key: str) -> None:
 def aliases(connection: sa.Connection, number: int) -> dict[str, int]:
     """The version that each alias of a model stands for."""
     return {row.alias: row.version for row in connection.execute(_ALIASES, {"models": [number]})}
+
+
+def is_prompt(connection: sa.Connection, number: int) -> bool:
+    """Whether a model is a prompt."""
+    tags = registered_model_tags
+    mine = (tags.c.model == number) & (tags.c.key == IS_PROMPT)
+    return str(connection.scalar(sa.select(tags.c.value).where(mine)) or "").lower() == "true"
 
 
 def set_alias(connection: sa.Connection, number: int, alias: Alias) -> None:

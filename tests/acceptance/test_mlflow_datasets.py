@@ -1,4 +1,4 @@
-"""The stock MLflow client, unmodified, keeps evaluation datasets and scorers with us."""
+"""The stock MLflow client, unmodified, keeps evaluation datasets, scorers and webhooks with us."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.test_mlflow_client import ROUTES, SETTINGS
 from tests.conftest import StartServer
+from tests.promptlab.test_webhooks import Receiver
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -28,7 +29,7 @@ def mlflow(start_servers: StartServer) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import mlflow
-        mlflow.set_tracking_uri(start_servers(ROUTES, admin_key=None).url)
+        mlflow.set_tracking_uri(start_servers(ROUTES, admin_key=None, private_webhooks=True).url)
         yield mlflow
 
 
@@ -79,3 +80,27 @@ def test_a_scorers_life(mlflow: Any) -> None:
     delete_scorer(name="manners", experiment_id=experiment, version=1)
     delete_scorer(name="manners", experiment_id=experiment, version="all")
     assert list_scorers(experiment_id=experiment) == []
+
+
+def test_a_webhooks_life(mlflow: Any) -> None:
+    from mlflow.entities.webhook import WebhookEvent
+
+    client, receiver = mlflow.MlflowClient(), Receiver()
+    try:
+        made = client.create_webhook(
+            name="deploy", url=receiver.url, events=[WebhookEvent("prompt_alias", "created")], secret="between us two"
+        )
+        assert [one.webhook_id for one in client.list_webhooks()] == [made.webhook_id]
+        tried = client.test_webhook(made.webhook_id)
+        assert (tried.success, tried.response_status) == (True, 200)
+        assert receiver.next()[1]["data"]["alias"] == "example_alias"
+        mlflow.genai.register_prompt(name="hooked", template="Hi {{x}}")
+        mlflow.genai.set_prompt_alias("hooked", alias="production", version=1)
+        headers, said = receiver.next()
+        assert said["data"] == {"name": "hooked", "alias": "production", "version": "1"}
+        assert headers["x-mlflow-signature"].startswith("v1,")
+        assert client.update_webhook(made.webhook_id, description="d").description == "d"
+        client.delete_webhook(made.webhook_id)
+        assert not list(client.list_webhooks())
+    finally:
+        receiver.close()

@@ -15,11 +15,12 @@ from promptlab.api.app import create
 
 
 @contextmanager
-def serving(database_url: str, artifact_root: Path) -> Iterator[str]:
+def serving(database_url: str, artifact_root: Path, *, private_webhooks: bool = False) -> Iterator[str]:
     """The server's address while it runs, in a thread of this process."""
     database = open_database(database_url)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create(database, artifact_root), log_level="warning", lifespan="off"))
+    app = create(database, artifact_root, private_webhooks=private_webhooks)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -28,4 +29,5 @@ def serving(database_url: str, artifact_root: Path) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listening.close()
+        app.state.close()
         database.close()

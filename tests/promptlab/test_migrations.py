@@ -5,10 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from promptlab.ports import Database
-from promptlab.store import migrations, schema_datasets, schema_registry
+from promptlab.store import migrations, schema_datasets, schema_registry, schema_webhooks
 
 #: The tables that each step added.
-ADDED: dict[int, tuple[sa.Table, ...]] = {2: schema_registry.TABLES, 3: schema_datasets.TABLES}
+ADDED: dict[int, tuple[sa.Table, ...]] = {
+    2: schema_registry.TABLES,
+    3: schema_datasets.TABLES,
+    4: schema_webhooks.TABLES,
+}
 
 
 _SQL = {

@@ -30,6 +30,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     database = open_database(f"sqlite:///{folder / 'lab.db'}")
     made = app.create(database, folder / "artifacts")
     found = [(method, one.path) for one in _routes(made) for method in sorted(one.methods)]
+    made.state.close()
     database.close()
     assert len(found) > 50
     return found

@@ -114,6 +114,8 @@ class Key:
 
     def may_call_one_of(self, names: Sequence[str]) -> bool:
         """Whether what has these names may be called: one of them is allowed everywhere, and none is denied."""
+        if self._everywhere:
+            return True
         own: tuple[Key | Tenant, ...] = (self, *self.tenants)
         for one in own:
             if one.routes is not None and not any(_named(one.routes, name) for name in names):
@@ -122,6 +124,8 @@ class Key:
 
     def denies(self, route: str) -> bool:
         """Whether `route` is denied to this key or one of its tenants."""
+        if self._everywhere:
+            return False
         own: tuple[Key | Tenant, ...] = (self, *self.tenants)
         return any(_named(one.denied, route) for one in own if one.denied)
 

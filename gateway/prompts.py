@@ -8,10 +8,12 @@ brings variables, and messages that follow.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import time
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -43,19 +45,24 @@ _ASKED = re.compile(r"prompt:([^/@:]+)(?:@([\w\-]+)|/([0-9]{1,18}))?")
 
 
 class Asked(NamedTuple):
-    """What a call names: a prompt, and an alias or a version of it."""
+    """What a call names: a prompt, and an alias or a version of it.
+
+    `patterns` are what a key's routes may call it: the prompt as a whole, and this alias or version of it.
+    """
 
     name: str
     alias: str | None
     version: int | None
+    patterns: tuple[str, str]
 
-    @property
-    def patterns(self) -> tuple[str, str]:
-        """What a key's routes may call it: the prompt as a whole, and this alias or version of it."""
-        whole = f"{PREFIX}{self.name}"
-        return whole, f"{whole}@{self.alias}" if self.version is None else f"{whole}/{self.version}"
+    @classmethod
+    def of(cls, name: str, alias: str | None, version: int | None = None) -> Asked:
+        """An alias of a prompt, or a version."""
+        whole = f"{PREFIX}{name}"
+        return cls(name, alias, version, (whole, f"{whole}@{alias}" if version is None else f"{whole}/{version}"))
 
 
+@functools.lru_cache(4096)
 def parse(model: str) -> Asked:
     """What `model`, which begins with `prompt:`, names. Raises `UnknownModel`."""
     found = _ASKED.fullmatch(model)
@@ -66,7 +73,7 @@ def parse(model: str) -> Asked:
             param="model",
         )
     name, alias, version = found.groups()
-    return Asked(name, None, int(version)) if version else Asked(name, alias or USUAL, None)
+    return Asked.of(name, None, int(version)) if version else Asked.of(name, alias or USUAL)
 
 
 class Prompt(Protocol):
@@ -92,9 +99,34 @@ class Source(Protocol):
         """Every prompt with its aliases, by name."""
 
 
+class Version:
+    """A version of a prompt, with what does not change from call to call worked out once."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self.prompt = prompt
+        #: How records and headers name it.
+        self.id = f"{prompt.name}/{prompt.version}"
+        self.route = prompt.config.get("model_name")
+        self._parameters = _parameters(prompt)
+        listed = prompt.config.get("overrides")
+        names = listed if isinstance(listed, list) else []
+        #: Parameters that a caller may say otherwise.
+        self.open = frozenset(_SAME.get(name, name) for name in names if isinstance(name, str))
+
+    def call(self, messages: list[dict[str, Any]], task: Task) -> tuple[dict[str, Any], AbstractSet[str]]:
+        """Its call in a dialect, and which of the fields are its own doing."""
+        chat = {"model": self.route, "messages": messages, **self._parameters}
+        if task is Task.CHAT:
+            return chat, self._parameters.keys()
+        own = CONVERSATIONS[task].from_chat(chat, Losses())
+        # What a dialect says of any conversation is no version's doing.
+        any_other = CONVERSATIONS[task].from_chat({"model": self.route, "messages": _ANY}, Losses())
+        return own, {name for name in own if name not in any_other or own[name] != any_other[name]}
+
+
 @dataclass(slots=True)
 class _Known:
-    prompt: Prompt
+    version: Version
     since: float
 
 
@@ -108,10 +140,10 @@ class Prompts:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._known: dict[Asked, _Known] = {}
-        self._reading: dict[Asked, asyncio.Task[Prompt]] = {}
+        self._reading: dict[Asked, asyncio.Task[Version]] = {}
         self._listed: tuple[float, Mapping[str, tuple[str, ...]]] = (float("-inf"), {})
 
-    async def find(self, asked: Asked) -> Prompt:
+    async def find(self, asked: Asked) -> Version:
         """The version that `asked` means now. Raises what its source does, and `Overloaded`."""
         known = self._known.get(asked)
         age = _STALE if known is None else time.monotonic() - known.since
@@ -119,19 +151,19 @@ class Prompts:
             return await asyncio.shield(self._read(asked))
         if age >= _SOON:
             self._read(asked)
-        return known.prompt
+        return known.version
 
-    def _read(self, asked: Asked) -> asyncio.Task[Prompt]:
+    def _read(self, asked: Asked) -> asyncio.Task[Version]:
         task = self._reading.get(asked)
         if task is None:
             task = self._reading[asked] = asyncio.create_task(self._ask(asked))
             task.add_done_callback(lambda done: self._over(asked, done))
         return task
 
-    async def _ask(self, asked: Asked) -> Prompt:
+    async def _ask(self, asked: Asked) -> Version:
         since = time.monotonic()
         try:
-            prompt = await asyncio.to_thread(self._source.find, asked)
+            version = Version(await asyncio.to_thread(self._source.find, asked))
         except GatewayError:
             self._known.pop(asked, None)
             raise
@@ -142,13 +174,13 @@ class Prompts:
                 raise Overloaded("The registry does not answer.", code="database_unavailable") from None
             # Asked again soon, beside the calls.
             known.since = time.monotonic() - _SOON
-            return known.prompt
+            return known.version
         if asked not in self._known and len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
-        self._known[asked] = _Known(prompt, since)
-        return prompt
+        self._known[asked] = _Known(version, since)
+        return version
 
-    def _over(self, asked: Asked, done: asyncio.Task[Prompt]) -> None:
+    def _over(self, asked: Asked, done: asyncio.Task[Version]) -> None:
         del self._reading[asked]
         if not done.cancelled():
             done.exception()  # whoever waited has it; where nobody did, the next call will
@@ -163,7 +195,7 @@ class Prompts:
             except Exception as error:
                 log.warning("The registry does not answer (%s): its prompts are not listed anew", type(error).__name__)
             self._listed = since, listed
-        asked = (Asked(name, alias, None) for name, aliases in listed.items() for alias in aliases)
+        asked = (Asked.of(name, alias) for name, aliases in listed.items() for alias in aliases)
         return [one.patterns[one.alias != USUAL] for one in asked if key.may_call_one_of(one.patterns)]
 
     async def close(self) -> None:
@@ -182,16 +214,16 @@ def check_allowed(asked: Asked, key: Key) -> None:
         )
 
 
-async def filled(prompt: Prompt, task: Task, body: Mapping[str, Any], key: Key) -> dict[str, Any]:
-    """The call that `prompt` makes of `body`, in the caller's own dialect: an ordinary one, of the prompt's route.
+async def filled(version: Version, task: Task, body: Mapping[str, Any], key: Key) -> dict[str, Any]:
+    """The call that a prompt makes of `body`, in the caller's own dialect: an ordinary one, of the version's route.
 
     Raises `BadRequest`, which names what is wrong with variables or parameters, and `Forbidden` where the key is
     denied the route.
     """
-    if task not in CONVERSATIONS:
-        paths = ", ".join(f"/v1/{one.value}" for one in CONVERSATIONS)
+    prompt, route = version.prompt, version.route
+    if task not in _FOLLOW:
+        paths = ", ".join(f"/v1/{one.value}" for one in _FOLLOW)
         raise BadRequest(f"A prompt is a conversation: POST it to one of {paths}.", param="model", code="wrong_task")
-    route = prompt.config.get("model_name")
     if not isinstance(route, str) or not route:
         raise BadRequest(
             f"Version {prompt.version} of the prompt '{prompt.name}' names no route: register one with a model_config "
@@ -203,11 +235,7 @@ async def filled(prompt: Prompt, task: Task, body: Mapping[str, Any], key: Key) 
         raise Forbidden(f"This key may not call the model '{route}', which is this prompt's.", param="model")
     values = _variables(body)
     messages = await asyncio.to_thread(prompt.messages, values) if prompt.slow else prompt.messages(values)
-    chat = {"model": route, "messages": messages}
-    bare = _in_dialect({"model": route, "messages": _ANY}, task)
-    own = _in_dialect({**chat, **_parameters(prompt)}, task)
-    fixed = {name for name in own if name not in bare or own[name] != bare[name]}
-    return _joined(prompt, own, fixed, {name: value for name, value in body.items() if name not in _ASIDE}, task)
+    return _joined(version, messages, body, task)
 
 
 _ASIDE = frozenset(("variables", "model"))
@@ -231,10 +259,6 @@ def _variables(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
-def _in_dialect(chat: dict[str, Any], task: Task) -> dict[str, Any]:
-    return chat if task is Task.CHAT else CONVERSATIONS[task].from_chat(chat, Losses())
-
-
 def _parameters(prompt: Prompt) -> dict[str, Any]:
     """What the version says of its calls, as chat completions say it."""
     found = {_SAME.get(name, name): value for name, value in prompt.config.items() if name not in _OURS}
@@ -248,29 +272,36 @@ def _parameters(prompt: Prompt) -> dict[str, Any]:
     return found
 
 
-def _joined(prompt: Prompt, own: dict[str, Any], fixed: set[str], given: dict[str, Any], task: Task) -> dict[str, Any]:
+def _joined(version: Version, messages: list[dict[str, Any]], body: Mapping[str, Any], task: Task) -> dict[str, Any]:
     follow = _FOLLOW[task]
-    further = given.pop(follow, None) or []
+    further = body.get(follow) or []
     if isinstance(further, str) and task is Task.RESPONSES:
         further = [{"role": "user", "content": further}]
     if not isinstance(further, list):
         raise BadRequest(f"'{follow}' must be a list of the messages that follow the prompt's.", param=follow)
-    allowed = prompt.config.get("overrides")
-    may = {_SAME.get(name, name) for name in allowed if isinstance(name, str)} if isinstance(allowed, list) else set()
-    said = own[follow] if isinstance(own[follow], list) else [{"role": "user", "content": own[follow]}]
-    joined = {**own, follow: [*said, *further]}
-    set_by = {_SAME.get(name, name): name for name in own if name not in (follow, "model")}
+    joined, fixed = version.call(messages, task)
+    said = joined[follow] if isinstance(joined[follow], list) else [{"role": "user", "content": joined[follow]}]
+    joined[follow] = [*said, *further]
+    given = [name for name in body if name not in _ASIDE and name != follow]
+    if given:
+        _add(version, joined, fixed, {name: body[name] for name in given})
+    return joined
+
+
+def _add(version: Version, joined: dict[str, Any], fixed: AbstractSet[str], given: Mapping[str, Any]) -> None:
+    """Put the caller's own parameters into `joined`, where the version lets them be said."""
+    named = {_SAME.get(name, name): name for name in joined}
     for name, value in given.items():
         same = _SAME.get(name, name)
-        mine = set_by.get(same)
-        if mine in fixed and value != own[mine] and same not in may:
+        mine = named.get(same)
+        if mine is not None and mine in fixed and value != joined[mine] and same not in version.open:
+            prompt = version.prompt
             raise BadRequest(
                 f"'{name}' is set by version {prompt.version} of the prompt '{prompt.name}'. Leave it out, or register "
                 f"a version whose model_config has '{same}' in its overrides.",
                 param=name,
                 code="prompt_parameter_fixed",
             )
-        if mine is not None:
+        if mine is not None and mine != name:
             del joined[mine]
         joined[name] = value
-    return joined

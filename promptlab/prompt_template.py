@@ -53,6 +53,8 @@ class PromptTemplate:
         named = dict.fromkeys(_VARIABLE.findall(whole))
         self._jinja: dict[str, Template] = {}
         self._known: frozenset[str] = frozenset(named)
+        # Most calls bring exactly the values that are asked for: then nothing is searched for.
+        self._pieces = {text: _pieces(text) for text in self._texts}
         if self.is_jinja:
             self._jinja, undeclared = _read(self._texts)
             self._known |= undeclared
@@ -64,6 +66,8 @@ class PromptTemplate:
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise `VariablesMismatch` unless `values` has a value for each variable that needs one, and no other."""
+        if values.keys() == self._known and not self.is_jinja:
+            return
         missing = tuple(name for name in self.required if name not in values)
         unknown = tuple(name for name in values if not self._asks_for(name))
         if missing or unknown:
@@ -75,19 +79,40 @@ class PromptTemplate:
         Raises `VariablesMismatch`, and `TemplateFailed` where Jinja fails or there is no end of it.
         """
         self.check(values)
-        render = self._rendered_by_jinja(values) if self.is_jinja else _filled(values)
+        render = self._rendered_by_jinja(values) if self.is_jinja else self._filled(values)
         if isinstance(self.template, str):
             return render(self.template)
-        messages = [{"role": one["role"], "content": _each_text(one.get("content"), render)} for one in self.template]
-        if sum(map(len, _texts(messages))) > MAX_RENDERED:
-            raise _too_long()
-        return messages
+        left = MAX_RENDERED
+
+        def counted(text: str) -> str:
+            nonlocal left
+            rendered = render(text)
+            left -= len(rendered)
+            if left < 0:
+                raise _too_long()
+            return rendered
+
+        return [{"role": one["role"], "content": _each_text(one.get("content"), counted)} for one in self.template]
 
     def _asks_for(self, name: str) -> bool:
         if name in self._known:
             return True
         written = re.compile(rf"\{{\{{\s*{re.escape(name)}\s*\}}\}}")
         return not self.is_jinja and any(written.search(text) for text in self._texts)
+
+    def _filled(self, values: Mapping[str, Any]) -> Callable[[str], str]:
+        if values.keys() != self._known:
+            return _filled(values)
+        texts = {name: str(value) for name, value in values.items()}
+
+        def fill(text: str) -> str:
+            pieces = self._pieces[text]
+            filled = "".join([piece if name is None else texts.get(name, piece) for piece, name in pieces])
+            if len(filled) > MAX_RENDERED:
+                raise _too_long()
+            return filled
+
+        return fill
 
     def _rendered_by_jinja(self, values: Mapping[str, Any]) -> Callable[[str], str]:
         def render(text: str) -> str:
@@ -133,6 +158,16 @@ def _each_text(content: Any, change: Callable[[str], str]) -> Any:
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and isinstance(part.get("text"), str)
+
+
+def _pieces(text: str) -> list[tuple[str, str | None]]:
+    """The text in pieces, each with the name of the variable that it is."""
+    found: list[tuple[str, str | None]] = []
+    at = 0
+    for match in _VARIABLE.finditer(text):
+        found += [(text[at : match.start()], None), (match[0], match[1])]
+        at = match.end()
+    return [*found, (text[at:], None)]
 
 
 def _filled(values: Mapping[str, Any]) -> Callable[[str], str]:

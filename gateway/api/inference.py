@@ -129,23 +129,24 @@ class Inference:
             prompt = ""
             model = body.get("model")
             if isinstance(model, str) and model.startswith(PREFIX) and model not in snapshot.config.routes:
-                asked = Request(exchange.id, task, model, body, stream=False, headers={}, given=headers, marks=marks)
-                body, prompt = await self._filled(asked, key)
+                body, prompt = await self._filled(exchange.id, task, model, body, key)
             request = _request(exchange.id, task, body, headers, marks, key)
             request.form, request.prompt = form, prompt
             await self._answer(exchange, scope, request, key, snapshot)
         finally:
             snapshot.leave()
 
-    async def _filled(self, request: Request, key: Key) -> tuple[dict[str, Any], str]:
-        """The body that a registered prompt makes of this request's, and which version it was."""
+    async def _filled(
+        self, request_id: str, task: Task, model: str, body: dict[str, Any], key: Key
+    ) -> tuple[dict[str, Any], str]:
+        """The body that a registered prompt makes of a caller's, and which version it was."""
         try:
-            asked = prompts.parse(request.model)
+            asked = prompts.parse(model)
             prompts.check_allowed(asked, key)
-            prompt = await self._prompts.find(asked)
-            return await prompts.filled(prompt, request.task, request.body, key), f"{prompt.name}/{prompt.version}"
+            version = await self._prompts.find(asked)
+            return await prompts.filled(version, task, body, key), version.id
         except GatewayError as error:
-            self._proxy.refuse(request, key, error)
+            self._proxy.refuse(Request(request_id, task, model, body, stream=False, headers={}), key, error)
             raise
 
     async def _answer(

@@ -76,7 +76,7 @@ class Budgets:
             (
                 *(request.id, number, call.time, key.id, key.name, request.model, attempt.deployment.id),
                 *(request.task.value, request.stream, call.input_estimate, most, attempt.fallback),
-                *(key.team_id, key.organisation_id, request.user),
+                *(key.team_id, key.organisation_id, request.user, request.prompt),
             )
         )
         call.attempts = attempt.number = number

@@ -38,6 +38,7 @@ class Begun(NamedTuple):
     team_id: str = ""
     organisation_id: str = ""
     end_user: str = ""
+    prompt: str = ""
 
 
 #: What a line of the journal begins with that is a `Begun`.

@@ -268,6 +268,7 @@ def _of_call(call: _Settled, operation: str, spec: Callable[[str], ProviderSpec 
         "gen_ai.response.time_to_first_chunk": record.first_token if record.stream else None,
         "error.type": record.error,
         "promptyard.deployment": record.deployment,
+        "promptyard.prompt": record.prompt or None,
         "promptyard.cost_usd": record.cost / 1e9 if record.priced else None,
         "promptyard.usage_estimated": record.estimated or None,
     }

@@ -310,6 +310,8 @@ class UsageRecord:
     organisation_id: str = ""
     #: For whom it was (`Request.user`); "" for nobody who was named.
     end_user: str = ""
+    #: The version of a prompt that it was made from (`support/3`); "" for none.
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Meter:
             request_id=request.id, time=time.time(), key_id=key.id, key_name=key.name,
             route=route.name if route else "", deployment="", task=request.task.value,
             status=end.status, error=end.code, stream=request.stream,
-            team_id=key.team_id, organisation_id=key.organisation_id, end_user=request.user,
+            team_id=key.team_id, organisation_id=key.organisation_id, end_user=request.user, prompt=request.prompt,
         )  # fmt: skip
         with contextlib.suppress(Overloaded):
             self._write(record, request)
@@ -305,6 +305,7 @@ class Meter:
             team_id=key.team_id,
             organisation_id=key.organisation_id,
             end_user=request.user,
+            prompt=request.prompt,
         )
         self._write(record, request)
 

@@ -116,6 +116,11 @@ def _owners(operations: Operations) -> None:
         index.create(operations.get_bind(), checkfirst=True)
 
 
+def _prompts(operations: Operations) -> None:
+    """Which version of a prompt answered."""
+    operations.add_column("gateway_usage", Column("prompt", String(300), nullable=False, server_default=""))
+
+
 STEPS: Sequence[_Step] = (
     _Step(2, _attempts),
     _Step(3, _budgets),
@@ -128,6 +133,7 @@ STEPS: Sequence[_Step] = (
     _Step(10, _alerts),
     _Step(11, _fixed),
     _Step(12, _owners),
+    _Step(13, _prompts),
 )
 
 

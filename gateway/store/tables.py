@@ -178,6 +178,8 @@ usage = Table(
     Column("organisation_id", String(32), nullable=False, server_default=""),
     # For whom its caller asked; "" where nobody was named.
     Column("end_user", String(200), nullable=False, server_default=""),
+    # The version of a prompt that it was made from; "" for none.
+    Column("prompt", String(300), nullable=False, server_default=""),
     Index("gateway_usage_request", "request_id"),
     Index("gateway_usage_time", "time"),
 )

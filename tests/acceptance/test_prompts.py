@@ -90,7 +90,7 @@ def test_a_prompt_is_asked_by_openais_client(gateway: Server, upstream: Upstream
         "user": "ann",
     }
     record = usage_of(gateway, raw.headers["x-request-id"])
-    assert (record["route"], record["status"], record["end_user"]) == ("up", 200, "ann")
+    assert (record["route"], record["status"], record["end_user"], record["prompt"]) == ("up", 200, "ann", "first/1")
 
 
 def test_aliases_versions_and_streams(gateway: Server, upstream: Upstream, register: Register) -> None:

@@ -79,6 +79,24 @@ def test_one_connection_is_good_for_everything(server: Server) -> None:
         assert http.get("/docs").status_code == 200
 
 
+def test_every_worker_obeys_a_moved_alias(server: Server) -> None:
+    registry, prompt = "/api/2.0/mlflow", {"key": "mlflow.prompt.is_prompt", "value": "true"}
+    with server.client() as admin:
+        admin.post(f"{registry}/registered-models/create", json={"name": "moving", "tags": [prompt]})
+        for number in (1, 2):
+            tags = {"mlflow.prompt.text": f"Say {number}.", "_mlflow_prompt_model_config": '{"model_name": "fake"}'}
+            own = [prompt, *({"key": key, "value": value} for key, value in tags.items())]
+            made = {"name": "moving", "source": "dummy-source", "tags": own}
+            assert admin.post(f"{registry}/model-versions/create", json=made).status_code == 200
+        for version in ("1", "2"):
+            alias = {"name": "moving", "alias": "production", "version": version}
+            assert admin.post(f"{registry}/registered-models/alias", json=alias).status_code == 200
+            time.sleep(1)
+            for http in connections(server, 16):
+                answer = http.post("/v1/chat/completions", json={"model": "prompt:moving"})
+                assert answer.headers["x-promptyard-prompt"] == f"moving/{version}"
+
+
 def test_the_official_client_asks_the_model_that_another_process_has(server: Server) -> None:
     server.wait_ready()
     for _ in range(4):

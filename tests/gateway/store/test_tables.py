@@ -85,6 +85,7 @@ ADDED: dict[int, dict[str, list[str]]] = {
     },
     10: {"gateway_keys": ["soft_budget"], "gateway_tenants": ["soft_budget"], "gateway_alerts": []},
     11: {"gateway_keys": ["fixed"], "gateway_tenants": ["fixed"]},
+    13: {"gateway_usage": ["prompt"]},
 }
 
 

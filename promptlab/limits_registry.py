@@ -33,7 +33,7 @@ def check_name(name: str, path: str = "name") -> None:
     if "/" in name or ":" in name:
         raise InvalidParameter(f"Invalid model name '{name}'. Names cannot contain '/' or ':'.")
     normal = posixpath.normpath(name)
-    if normal != name or normal.startswith(".."):
+    if normal != name or normal == "." or normal.startswith(".."):
         raise InvalidParameter(
             invalid_value(
                 "name",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from promptlab import existing_registry, filters, filters_registry, limits_registry
+from promptlab import existing_registry, filters, filters_registry, limits, limits_registry
 from promptlab.entities import Page, Tag
 from promptlab.entities_registry import STAGES, Alias, ModelVersion, NewVersion, RegisteredModel
 from promptlab.errors import AlreadyExists, InvalidParameter
@@ -107,6 +107,7 @@ class Registry:
 
     def delete_model_tag(self, name: str, key: str) -> None:
         """Take a tag from the model, if it has it."""
+        limits.check_key(key, "key")
 
         def work(connection: Connection, number: int) -> None:
             registered_models.delete_tag(connection, number, key)
@@ -236,6 +237,7 @@ class Registry:
 
     def delete_version_tag(self, name: str, version: str, key: str) -> None:
         """Take a tag from the version, if it has it."""
+        limits.check_key(key, "key")
 
         def work(connection: Connection, number: int, found: ModelVersion) -> None:
             model_versions.delete_tag(connection, found.number, key)

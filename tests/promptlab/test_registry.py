@@ -297,6 +297,7 @@ def test_stages(registry: Registry) -> None:
         (" ", "Missing value for required parameter 'name'"),
         ("a/b", "Names cannot contain '/' or ':'"),
         ("a:b", "Names cannot contain '/' or ':'"),
+        (".", "would resolve to '.'"),
         ("..", "would resolve to '..'"),
         ("x" * 257, "'name' exceeds the maximum length of 256"),
     ],
@@ -319,6 +320,19 @@ def test_tags_have_limits(registry: Registry) -> None:
             registry.set_model_tag("m", tag)
         with pytest.raises(InvalidParameter, match=says):
             add(registry, tags=[tag])
+
+
+def test_a_tag_is_taken_away_whether_it_is_there_or_not(registry: Registry) -> None:
+    registry.create_model("m", None, [Tag("k", "v")])
+    add(registry, tags=[Tag("k", "v")])
+    for _ in range(2):
+        registry.delete_model_tag("m", "k")
+        registry.delete_version_tag("m", "1", "k")
+    assert registry.model("m").tags == registry.version("m", "1").tags == ()
+    with pytest.raises(InvalidParameter, match="must not resolve to other names"):
+        registry.delete_model_tag("m", "../k")
+    with pytest.raises(InvalidParameter, match="must not resolve to other names"):
+        registry.delete_version_tag("m", "1", "../k")
 
 
 def test_sources_of_prompts_are_a_word(registry: Registry) -> None:

@@ -284,6 +284,10 @@ class Visitor:
         """A call of the admin API, `path` from `/admin/` on: `json` or `params` are its arguments."""
         return await self._call(method, f"/admin/{path}", **arguments)
 
+    async def registry(self, method: str, path: str, **arguments: Any) -> Json:
+        """A call of the model registry, `path` from `/mlflow/` on: `json` or `params` are its arguments."""
+        return await self._call(method, f"/api/2.0/mlflow/{path}", **arguments)
+
     async def _track(self, name: str, body: Json) -> Json:
         return await self._call("POST", f"/api/2.0/mlflow/{name}", json=body)
 

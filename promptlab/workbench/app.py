@@ -16,6 +16,7 @@ from promptlab.workbench.gate import ROOT, Gate, Receive, Send, refuse_stopping
 from promptlab.workbench.lab import Lab
 from promptlab.workbench.pages.keys import Keys
 from promptlab.workbench.pages.playground import Playground
+from promptlab.workbench.pages.prompts import Prompts
 from promptlab.workbench.pages.runs import Runs
 from promptlab.workbench.sessions import Sessions
 from promptlab.workbench.theme import theme
@@ -24,6 +25,7 @@ from promptlab.workbench.theme import theme
 PAGES: tuple[tuple[str, str, Callable[[Lab, gr.Blocks], object]], ...] = (
     ("", "Playground", Playground),
     ("runs", "Runs", Runs),
+    ("prompts", "Prompts", Prompts),
     ("keys", "Keys & spend", Keys),
 )
 

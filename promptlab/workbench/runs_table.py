@@ -75,7 +75,7 @@ def _row(run: dict[str, Any], writers: Writers, params: Sequence[str], is_chosen
     return (
         f'<tr><td class="box"><input type="checkbox" data-run="{run_id}" aria-label="Compare {name}"'
         f'{" checked" if is_chosen else ""}></td><th scope="row" title="{name}&#10;{run_id}">{below}{name}</th>'
-        f'<td>{_ago(start)}</td><td class="num">{took}</td>'
+        f'<td>{ago(start)}</td><td class="num">{took}</td>'
         f'<td><span class="badge {_TONES.get(status, "")}">{escape(status.lower())}</span></td>{cells}</tr>'
     )
 
@@ -135,7 +135,8 @@ def _common(runs: Sequence[dict[str, Any]], kind: str, limit: int) -> list[str]:
     return [key for key in seen if key in best]
 
 
-def _ago(start: Any) -> str:
+def ago(start: Any) -> str:
+    """How long ago a moment in milliseconds was, with the moment itself to point at."""
     if not start:
         return "–"
     moment = int(start) / 1000

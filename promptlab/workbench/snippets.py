@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pprint import pformat
 from typing import Any
 
@@ -92,6 +93,22 @@ def admin(method: str, path: str, body: dict[str, Any], address: str) -> list[di
                 f'headers = {{"Authorization": "Bearer " + os.environ["{_KEY}"]}}\n'
                 f'answer = httpx.request("{method}", "{url}", headers=headers{given})\n'
                 "print(answer.raise_for_status().json())"
+            ),
+        }
+    ]
+
+
+def prompt(model: str, uri: str, variables: Sequence[str], address: str) -> list[dict[str, str]]:
+    """A call of a registered prompt as curl and Python text, and how MLflow's client loads it."""
+    body = {"model": model, "messages": [], "variables": dict.fromkeys(variables, "…")}
+    return [
+        {
+            "curl": curl(body, address),
+            "Python": python({"model": model, "messages": [], "extra_body": {"variables": body["variables"]}}, address),
+            "MLflow": (
+                f'# The key goes into the environment: export MLFLOW_TRACKING_TOKEN="${_KEY}"\n'
+                f'import mlflow\n\nmlflow.set_tracking_uri("{address}")\n'
+                f'prompt = mlflow.genai.load_prompt("{uri}")\nprint(prompt.format(**{_literal(body["variables"])}))'
             ),
         }
     ]

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
 from gateway.dialects.dialect import Losses
 from gateway.dialects.registry import CONVERSATIONS
@@ -35,6 +36,10 @@ _MOST = 1000
 #: The longest value of a variable, in characters.
 LONGEST = 1_000_000
 
+#: Names of models are kept; one that is longer than any prompt's, alias and all, is not looked at.
+_LONGEST_NAME = 600
+#: Characters of a prompt's name in a record.
+_TOLD = 280
 #: Where the next messages go, in each dialect.
 _FOLLOW = {Task.CHAT: "messages", Task.MESSAGES: "messages", Task.RESPONSES: "input"}
 #: One parameter, by its names in the dialects and in MLflow's model config.
@@ -65,7 +70,7 @@ class Asked(NamedTuple):
 @functools.lru_cache(4096)
 def parse(model: str) -> Asked:
     """What `model`, which begins with `prompt:`, names. Raises `UnknownModel`."""
-    found = _ASKED.fullmatch(model)
+    found = _ASKED.fullmatch(model) if len(model) <= _LONGEST_NAME else None
     if found is None:
         raise UnknownModel(
             f"The model '{model[:100]}' does not exist here. Call a prompt as 'prompt:name', 'prompt:name@alias' or "
@@ -105,7 +110,8 @@ class Version:
     def __init__(self, prompt: Prompt) -> None:
         self.prompt = prompt
         #: How records and headers name it.
-        self.id = f"{prompt.name}/{prompt.version}"
+        name = prompt.name if prompt.name.isascii() and prompt.name.isprintable() else quote(prompt.name)
+        self.id = f"{name[:_TOLD]}/{prompt.version}"
         self.route = prompt.config.get("model_name")
         self._parameters = _parameters(prompt)
         listed = prompt.config.get("overrides")

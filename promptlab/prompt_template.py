@@ -14,7 +14,10 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from promptlab.templates import VariablesMismatch
@@ -29,6 +32,8 @@ Message = dict[str, Any]
 MAX_RENDERED = 10_000_000
 #: Pieces that a Jinja template may write.
 MAX_PIECES = 200_000
+#: Steps that it may take, as Python counts lines: a second or so.
+MAX_STEPS = 1_000_000
 #: What an operation within one may make of a text or a list at once, or how many bits of a number.
 MAX_OPERAND = 100_000
 
@@ -119,16 +124,19 @@ class PromptTemplate:
             pieces: list[str] = []
             length = 0
             try:
-                for piece in self._jinja[text].generate(**values):
-                    length += len(piece)
-                    pieces.append(piece)
-                    if length > MAX_RENDERED or len(pieces) > MAX_PIECES:
-                        raise _too_long()
+                with _counted_steps():
+                    for piece in self._jinja[text].generate(**values):
+                        length += len(piece)
+                        pieces.append(piece)
+                        if length > MAX_RENDERED or len(pieces) > MAX_PIECES:
+                            raise _too_long()
+                rendered = "".join(pieces)
+                rendered.encode()  # an escape in it can make half a character, which no JSON has
             except TemplateFailed:
                 raise
-            except Exception as error:
+            except (Exception, _EndlessError) as error:
                 raise _failed(error) from None
-            return "".join(pieces)
+            return rendered
 
         return render
 
@@ -191,11 +199,35 @@ def _too_long() -> TemplateFailed:
     return TemplateFailed(f"The prompt becomes longer than {MAX_RENDERED} characters or {MAX_PIECES} pieces.")
 
 
-def _failed(error: Exception) -> TemplateFailed:
-    return TemplateFailed(f"The template cannot be rendered: {type(error).__name__}: {str(error)[:300]}")
+def _failed(error: BaseException) -> TemplateFailed:
+    return TemplateFailed(f"The template cannot be rendered: {type(error).__name__.lstrip('_')}: {str(error)[:300]}")
 
 
 # ── Jinja ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _EndlessError(BaseException):
+    """No end of a template was seen. Not an `Exception`: nothing on the way may take it for one of its own."""
+
+
+@contextmanager
+def _counted_steps() -> Iterator[None]:
+    """Let no more than `MAX_STEPS` lines of Python be run: loops within loops have no other end."""
+    left = MAX_STEPS
+
+    def step(_frame: FrameType, _event: str, _argument: Any) -> Callable[..., Any]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _EndlessError(f"it takes more than {MAX_STEPS} steps")
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 @functools.cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import orjson
 
 from promptlab.entities_registry import (
     CHAT,
@@ -23,8 +24,6 @@ from promptlab.errors import InvalidParameter, LabError, NotFound
 from promptlab.prompt_template import Message, PromptTemplate, TemplateFailed
 from promptlab.registry import Registry
 
-_PROMPTS = f"tags.`{IS_PROMPT}` = 'true'"
-_PAGE = 1000
 # Versions that are read: each is parsed once, not once a call.
 _READ = 512
 
@@ -86,14 +85,7 @@ class Prompts:
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """Every prompt's name with its aliases, by name."""
-        found: dict[str, tuple[str, ...]] = {}
-        token: str | None = None
-        while True:
-            page = self._registry.search_models(_PROMPTS, (), _PAGE, token)
-            found |= {model.name: tuple(one.alias for one in model.aliases) for model in page.items}
-            token = page.token
-            if token is None:
-                return found
+        return self._registry.prompt_aliases()
 
 
 @functools.lru_cache(_READ)
@@ -104,9 +96,9 @@ def _read(version: ModelVersion) -> Prompt:
         raise InvalidParameter(f"{named} is no prompt: it has no text.")
     text = tags[PROMPT_TEXT]
     try:
-        template = PromptTemplate(json.loads(text) if tags.get(PROMPT_TYPE) == CHAT else text)
-        config = json.loads(tags.get(PROMPT_MODEL_CONFIG, "{}"))
-        wanted = json.loads(tags.get(PROMPT_RESPONSE_FORMAT, "null"))
+        template = PromptTemplate(_json(text) if tags.get(PROMPT_TYPE) == CHAT else text)
+        config = _json(tags.get(PROMPT_MODEL_CONFIG, "{}"))
+        wanted = _json(tags.get(PROMPT_RESPONSE_FORMAT, "null"))
     except TemplateFailed as error:
         raise InvalidParameter(f"The prompt {named} cannot be used. {error}") from None
     except ValueError:
@@ -116,3 +108,13 @@ def _read(version: ModelVersion) -> Prompt:
     if not isinstance(config, dict) or not isinstance(wanted, dict | None):
         raise InvalidParameter(f"The prompt {named} cannot be used: its model config or response format is no object.")
     return Prompt(version.name, version.version, template, MappingProxyType(config), wanted)
+
+
+def _json(text: str) -> Any:
+    """What the text says, if it can be written again where it will have to be: within a call. Raises `ValueError`."""
+    found = orjson.loads(text)
+    try:
+        orjson.dumps([[[[found]]]])
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return found

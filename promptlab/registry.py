@@ -274,6 +274,11 @@ class Registry:
         with self._database.read() as connection:
             return existing_registry.version_by_alias(connection, name, alias)
 
+    def prompt_aliases(self) -> dict[str, tuple[str, ...]]:
+        """Every prompt with its aliases, by name; nothing of what they say."""
+        with self._database.read() as connection:
+            return registered_models.aliases_of_prompts(connection)
+
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     def _write(self, name: str, work: Callable[[Connection, int], T]) -> T:

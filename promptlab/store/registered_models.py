@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from promptlab.entities import Tag
 from promptlab.entities_registry import IS_PROMPT, Alias, ModelVersion, RegisteredModel
 from promptlab.store import model_versions as version_store
+from promptlab.store.schema import beginning
 from promptlab.store.schema_registry import model_aliases, registered_model_tags, registered_models
 from promptlab.store.upsert import insert_new, insert_or_replace
 
@@ -123,6 +124,22 @@ def is_prompt(connection: sa.Connection, number: int) -> bool:
     tags = registered_model_tags
     mine = (tags.c.model == number) & (tags.c.key == IS_PROMPT)
     return str(connection.scalar(sa.select(tags.c.value).where(mine)) or "").lower() == "true"
+
+
+def aliases_of_prompts(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
+    """Every prompt with its aliases, by name."""
+    tags = registered_model_tags
+    is_prompt = (tags.c.key == IS_PROMPT) & (beginning(tags.c.value) == "true")
+    query = (
+        sa.select(registered_models.c.name, model_aliases.c.alias)
+        .join(tags, tags.c.model == registered_models.c.number)
+        .outerjoin(model_aliases, model_aliases.c.model == registered_models.c.number)
+        .where(is_prompt)
+    )
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[row.name] += [] if row.alias is None else [row.alias]
+    return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
 
 def set_alias(connection: sa.Connection, number: int, alias: Alias) -> None:

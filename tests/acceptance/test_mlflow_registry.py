@@ -7,6 +7,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -91,6 +92,19 @@ def test_a_models_life(mlflow: Any, client: Any, name: str) -> None:
     with pytest.raises(mlflow.exceptions.MlflowException) as gone:
         client.get_registered_model(f"{name}-new")
     assert gone.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_a_versions_files_are_registered_from_a_run_and_downloaded(mlflow: Any, name: str, tmp_path: Path) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_text("flavors", "model/MLmodel")
+        mlflow.log_text("weights", "model/data/weights.txt")
+    made = mlflow.register_model(f"runs:/{run.info.run_id}/model", name)
+    assert (made.version, made.run_id) == ("1", run.info.run_id)
+    mlflow.MlflowClient().set_registered_model_alias(name, "best", "1")
+    for uri in (f"models:/{name}/1", f"models:/{name}@best", f"models:/{name}/latest"):
+        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / uri.replace("/", "-"))))
+        assert (folder / "MLmodel").read_text() == "flavors"
+        assert (folder / "data" / "weights.txt").read_text() == "weights"
 
 
 def test_a_text_prompts_life(mlflow: Any, client: Any, name: str) -> None:

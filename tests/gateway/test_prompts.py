@@ -74,7 +74,16 @@ def test_what_a_name_means() -> None:
         ("prompt:a b", ("a b", "production", None, ("prompt:a b", "prompt:a b@production"))),
     ]:
         assert tuple(prompts.parse(model)) == wanted
-    for model in ("prompt:", "prompt:a@", "prompt:a/", "prompt:a/x", "prompt:a/1/2", "prompt:a@b/1", "prompt:a:b"):
+    for model in (
+        "prompt:",
+        "prompt:a@",
+        "prompt:a/",
+        "prompt:a/x",
+        "prompt:a/1/2",
+        "prompt:a@b/1",
+        "prompt:a:b",
+        "prompt:" + "a" * 600,
+    ):
         with pytest.raises(UnknownModel, match="Call a prompt as"):
             prompts.parse(model)
 
@@ -141,6 +150,17 @@ async def test_what_is_gone_is_not_answered_from_memory(shelf: Shelf) -> None:
             await known.find(prompts.parse("prompt:gone"))
     assert shelf.asked == 2
     await known.close()
+
+
+def test_a_name_that_no_header_could_hold_is_quoted() -> None:
+    for name, wanted in [
+        ("a b", "a b/1"),
+        ("a\r\nb", "a%0D%0Ab/1"),
+        ("é", "%C3%A9/1"),
+        ("é" * 256, "%C3%A9" * 46 + "%C3%/1"),
+    ]:
+        assert Version(Kept(name, 1)).id == wanted
+        assert len(wanted) <= 300
 
 
 async def test_the_call_that_a_version_makes() -> None:

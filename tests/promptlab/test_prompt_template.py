@@ -153,6 +153,9 @@ def test_what_jinja_cannot_read_is_refused_at_once(template: str) -> None:
         "{% for x in range(1000000) %}{{ x }}{% endfor %}",
         "{% for x in range(10000) %}{% for y in range(10000) %}.{% endfor %}{% endfor %}",
         "{% for x in range(1000) %}{{ 'x' * 100000 }}{% endfor %}",
+        "{% for x in range(99999) %}{% for y in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}",
+        r"{% if 1 %}{{ '\ud800' }}{% endif %}",
     ],
 )
 def test_nothing_escapes_the_sandbox_or_runs_for_ever(template: str) -> None:

@@ -97,8 +97,8 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
-        return bool(self._data.plane.running)
+        """Until the control process says go, or is gone: whoever still connects is told that the server is stopping."""
+        return self._asking.line is not None or bool(self._data.plane.running)
 
     def drain(self) -> None:
         """Take no more calls. Those under way go on."""
@@ -128,7 +128,8 @@ class Worker:
                     await self._data.reloader.reload("the control process has")
                 line.say({"reloaded": heard["reload"]})
         self._asking.line = None
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._data.plane.stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     async def _beat(self, line: Line) -> None:
         while True:

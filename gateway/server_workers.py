@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _STEADY, _FIRST_REST, _LONGEST_REST = 30.0, 0.5, 10.0
 #: Seconds a worker may take to answer for the first time, to take over a configuration, and to go.
 _LOADING, _PATIENCE, _GOODBYE = 60.0, 5.0, 3.0
+#: Seconds after which a worker that has calls under way has said so.
+_HEARD = 0.4
 #: How often workers are told how the embedded models are, where that has changed, in seconds.
 _LOOK = 0.1
 
@@ -56,6 +58,7 @@ class Workers:
         self._all: list[_Worker] = []
         self._supervising: list[asyncio.Task[None]] = []
         self._draining = False
+        self._drained = float("-inf")
         self._lent: Mapping[str, Any] = {}
 
     @property
@@ -65,8 +68,9 @@ class Workers:
 
     @property
     def running(self) -> int:
-        """How many calls are under way there, as they said last."""
-        return sum(one.running for one in self._all)
+        """How many calls are under way there, as they said last; just after they were told to end, one at least."""
+        running = sum(one.running for one in self._all)
+        return max(1, running) if time.monotonic() - self._drained < _HEARD else running
 
     def status(self) -> str:
         """ "ready" once all answer, else how many do."""
@@ -115,16 +119,19 @@ class Workers:
         await asyncio.gather(*(one.reload() for one in self._all))
 
     def drain(self) -> None:
-        """Have them take no more calls, and go once those under way have ended."""
-        self._draining = True
+        """Have them take no more calls. They stay until `close`: so that whoever connects meanwhile is answered."""
+        self._draining, self._drained = True, time.monotonic()
         for one in self._all:
             one.signal(signal.SIGTERM)
 
     async def close(self) -> None:
         """End them, soon."""
-        self._draining = True
+        drained, self._draining = self._draining, True
         for one in self._all:
-            one.signal(signal.SIGINT)
+            if drained:
+                one.hang_up()
+            else:
+                one.signal(signal.SIGINT)
         await asyncio.gather(*(one.gone() for one in self._all))
         for task in self._supervising:
             task.cancel()
@@ -229,6 +236,11 @@ class _Worker:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Say nothing more, and hear nothing: one that takes no more calls goes then."""
+        if self._line is not None:
+            self._line.close()
 
     async def gone(self) -> None:
         """See it gone, by force if it must be."""

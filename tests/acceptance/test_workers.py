@@ -26,7 +26,7 @@ ROUTES = """\
 providers:
   local: {type: embedded}
   fake: {type: fake}
-  slow: {type: fake, cycle: true, script: [{answer: "at last", delay: 1.5}]}
+  slow: {type: fake, cycle: true, script: [{answer: "at last", delay: 4}]}
 routes:
   chat: {deployments: [{provider: local, model: smollm2}]}
   fake: {deployments: [{provider: fake, model: m}]}
@@ -184,7 +184,7 @@ def test_sigterm_lets_calls_end_and_takes_no_more(start_server: StartServer, fre
         with server.client() as http:
             answers.append(ask(http, "slow"))
 
-    threads = [threading.Thread(target=slow) for _ in range(6)]
+    threads = [threading.Thread(target=slow) for _ in range(3)]
     for thread in threads:
         thread.start()
     time.sleep(0.7)
@@ -193,11 +193,14 @@ def test_sigterm_lets_calls_end_and_takes_no_more(start_server: StartServer, fre
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         assert error_of(ask(early, "fake"))["code"] == "stopping"
+        # Also where a worker has nothing to do any more.
+        assert {error_of(ask(http, "fake"))["code"] for http in connections(server, 6)} == {"stopping"}
     for thread in threads:
         thread.join(30)
-    assert [answer.status_code for answer in answers] == [200] * 6
+    assert [answer.status_code for answer in answers] == [200] * 3
     server.process.wait(10)
     assert not server.descendants()
+    assert "ERROR" not in server.stderr()
 
 
 def test_what_another_number_of_workers_left_is_brought_into_the_ledger(

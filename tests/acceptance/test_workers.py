@@ -99,12 +99,11 @@ def test_every_worker_obeys_a_moved_alias(server: Server) -> None:
 
 def test_the_official_client_asks_the_model_that_another_process_has(server: Server) -> None:
     server.wait_ready()
+    asked: Any = {"model": "chat", "messages": MESSAGES, "max_tokens": 5, "temperature": 0}
     for _ in range(4):
         with client(server) as openai:
-            answer = openai.chat.completions.create(model="chat", messages=MESSAGES, max_tokens=5)
-            assert answer.choices[0].message.content
-            pieces = list(openai.chat.completions.create(model="chat", messages=MESSAGES, max_tokens=5, stream=True))
-            assert len(pieces) > 2
+            assert openai.chat.completions.create(**asked).choices[0].message.content
+            assert len(list(openai.chat.completions.create(**asked, stream=True))) > 2
 
 
 def test_a_key_that_is_revoked_is_refused_by_all_within_a_second(server: Server) -> None:

@@ -18,7 +18,7 @@ from tests.services.promptyard import Server
 from tests.services.upstream import Asked, Peer, Upstream, chat, until, usage, whole
 
 #: Kills: a few in every run, fifty in `make soak`.
-KILLS = 50 if os.environ.get("PROMPTYARD_TEST_SOAK") else 3
+KILLS = 50 if os.environ.get("PROMPTYARD_TEST_SOAK") else 2
 CALLERS = 8
 # Ten tokens each way, a tenth of a cent each: two cents a call.
 PRICES = "prices: {up/m: {input: 1000, output: 1000}}\n"
@@ -83,7 +83,7 @@ def under_load(server: Server, key: str, bill: Bill, *, settings: object) -> lis
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600 if KILLS > 3 else 120)
+@pytest.mark.timeout(3600 if KILLS > 2 else 120)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_ledger_is_never_less_than_the_bill(
     start_server: StartServer, upstream: Upstream, tmp_path: Path, request: pytest.FixtureRequest, workers: int

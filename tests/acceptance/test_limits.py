@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from tests.services.gateway import MESSAGES, ask, async_client, client, error_of
 from tests.services.promptyard import Server
 from tests.services.upstream import Upstream, chat, hang_up, silence, until, whole
 
+SOAK = bool(os.environ.get("PROMPTYARD_TEST_SOAK"))
 ROUTES = """\
 providers:
   up: {{type: openai_compatible, base_url: "{url}"}}
@@ -35,11 +37,11 @@ routes:
 """
 
 
-@pytest.fixture(scope="module", params=["memory", "redis", "workers"])
+@pytest.fixture(scope="module", params=["memory", "redis", "workers"] if SOAK else ["memory", "workers"])
 def server(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One server for this module's tests with counters in memory, one with them in Redis, and one of two workers."""
+    """One server for this module's tests with counters in memory, and one of two workers, with them in Redis."""
     settings: dict[str, Any] = {}
     if request.param != "memory":
         settings["redis_url"] = request.getfixturevalue("redis_url")

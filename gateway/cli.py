@@ -18,6 +18,7 @@ from gateway import settings as environment
 from gateway.cli_audit import audit_command
 from gateway.cli_bench import bench_command
 from gateway.cli_data import cell, data_option, json_option, make_folder, opened, table
+from gateway.cli_eval import eval_command
 from gateway.cli_import import import_command
 from gateway.cli_keys import keys_command
 from gateway.cli_ledger import ledger_command
@@ -111,7 +112,7 @@ def _understood(file: Path | None, data: Path | None) -> tuple[Settings, Config]
     return settings, understood
 
 
-_PARTS = (audit_command, bench_command, import_command, plan_command, explain_command, ledger_command)
+_PARTS = (audit_command, bench_command, eval_command, import_command, plan_command, explain_command, ledger_command)
 for command in (*_PARTS, keys_command, teams_command, organisations_command):
     main.add_command(command)
 

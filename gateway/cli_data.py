@@ -47,6 +47,12 @@ def make_folder(data: Path) -> None:
         raise ConfigError(f"--data: '{data}' cannot be the data folder ({why}). Name another with --data.")
 
 
+def here(settings: Settings) -> str:
+    """The address of the server that these settings start on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - it is asked, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
 def names(text: str) -> list[str]:
     """Names from a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]

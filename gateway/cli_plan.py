@@ -17,6 +17,7 @@ import click
 from gateway import changes, config
 from gateway import settings as environment
 from gateway.changes import Change
+from gateway.cli_data import here
 from gateway.errors import ConfigError, NotFound, Overloaded
 from gateway.owners import Key
 from gateway.settings import Settings
@@ -145,7 +146,7 @@ def _print_plan(changed: Iterable[Change], keys: list[dict[str, Any]]) -> None:
 
 def _from_server(server: str | None, settings: Settings, asked: dict[str, str]) -> dict[str, Any] | None:
     """What a running server says; None where none runs here. Raises where one refuses."""
-    url = (server or _here(settings)).rstrip("/")
+    url = (server or here(settings)).rstrip("/")
     request = urllib.request.Request(f"{url}/admin/explain?{urlencode(asked)}")  # noqa: S310 - an address of the operator's
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"--server: '{url}' must begin with http:// or https://.")
@@ -170,11 +171,6 @@ def _message(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {error.code}"
-
-
-def _here(settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - it is asked, not bound
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _from_file(settings: Settings, model: str, key: str | None, task: str | None, user: str | None) -> dict[str, Any]:

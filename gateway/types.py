@@ -177,7 +177,8 @@ class Call:
     `route` and `attempt` are those under way, `attempts` counts those that were begun. `reservation` is what its
     first attempt will hold of budgets, if that is one of the route `reserved`. `input_estimate` is an upper estimate
     in tokens, exact where `counted`. `error` is how it was settled. `wasted` are tokens of attempts that did not become
-    its answer. Times are `time.perf_counter()` seconds but `time`, which is UTC epoch.
+    its answer. `cost` is what all its attempts came to, in nano-dollars; None where one was unpriced. Times are
+    `time.perf_counter()` seconds but `time`, which is UTC epoch.
     """
 
     key: Key
@@ -195,6 +196,7 @@ class Call:
     wasted: int = 0
     settled: bool = False
     error: str | None = None
+    cost: int | None = 0
 
 
 @dataclass(slots=True)

@@ -276,6 +276,7 @@ class Meter:
             deployment, first_token, fallback = attempt.deployment, attempt.first_token, attempt.fallback
             price = deployment.listing.price
             cost = 0 if price is None else price.cost(used)
+            call.cost = None if price is None or call.cost is None else call.cost + cost
             if attempt.reservation:
                 self._limiter.spend(attempt, cost)
             if cost:

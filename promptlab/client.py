@@ -23,12 +23,13 @@ _MAX_EVENT = 16 * 1024 * 1024
 
 
 class CallFailed(Exception):
-    """A call the server refused or never answered. Its text is fit to be shown to a person."""
+    """A call the server refused or never answered, and after how many seconds to try again. Fit to be shown."""
 
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.status = status
-        self.code = code
+        self.status, self.code, self.retry_after = status, code, retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,7 @@ class Visitor:
 
     async def key_name(self) -> str:
         """The name this key was given."""
-        found = await self._call("GET", "/admin/keys/self")
-        return str(found["name"])
+        return str((await self._call("GET", "/admin/keys/self"))["name"])
 
     # Inference
 
@@ -209,8 +209,7 @@ class Visitor:
     async def create_promptlab_run(self, body: Json) -> Json:
         """The run MLflow's PromptLab would have made of `body`."""
         found = await self._call("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run", json=body)
-        run: Json = found["run"]
-        return run
+        return dict(found["run"])
 
     async def search_runs(self, experiment_id: str, filter_text: str, order_by: str, limit: int) -> list[Json]:
         """The first `limit` runs of an experiment that match an MLflow filter."""
@@ -225,8 +224,7 @@ class Visitor:
     async def run(self, run_id: str) -> Json:
         """One run, with its latest metrics, params and tags."""
         found = await self._call("GET", "/api/2.0/mlflow/runs/get", params={"run_id": run_id})
-        run: Json = found["run"]
-        return run
+        return dict(found["run"])
 
     async def history(self, run_id: str, metric: str) -> list[Json]:
         """Every logged point of one metric."""
@@ -292,13 +290,16 @@ class Visitor:
         return await self._call("POST", f"/api/2.0/mlflow/{name}", json=body)
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Json:
+        return _json_object(await self._answered(method, path, **arguments))
+
+    async def _answered(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             answer = await self._http.request(method, path, headers=self._headers, **arguments)
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if answer.status_code >= 400:
             raise _refused(answer)
-        return _json_object(answer)
+        return answer
 
 
 async def _raw(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
@@ -380,7 +381,9 @@ def _refused(answer: httpx.Response) -> CallFailed:
         error = found.get("error")
         code = error.get("code") if isinstance(error, dict) else found.get("error_code")
     message = _message(found) or f"{answer.url.path} answered {answer.status_code} {answer.reason_phrase}."
-    return CallFailed(message, status=answer.status_code, code=code)
+    after = answer.headers.get("retry-after", "")
+    again = float(after) if after.isdecimal() else None
+    return CallFailed(message, status=answer.status_code, code=code, retry_after=again)
 
 
 def _message(found: object) -> str | None:

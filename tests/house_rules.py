@@ -23,7 +23,7 @@ FLOORS = {
             "gateway.trace",
             *["gateway.changes", "gateway.sound"],
         ],
-        *["promptlab", "promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
+        *["promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits*", "promptlab.names", "promptlab.sources"],
         "promptlab.prompt_template",
     ],
@@ -39,7 +39,7 @@ FLOORS = {
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["gateway.importers*", "gateway.lanes"],
         *["gateway.telemetry", "gateway.metrics"],
-        *["promptlab.store*", "promptlab.artifacts", "promptlab.client", "promptlab.delivery"],
+        *["promptlab.store*", "promptlab.artifacts", "promptlab.client*", "promptlab.delivery"],
     ],
     "policy": [
         *[
@@ -64,6 +64,7 @@ FLOORS = {
             "gateway.streaming",
         ],
         *[
+            "promptlab",
             "promptlab.lab",
             "promptlab.prompts",
             "promptlab.existing*",
@@ -94,7 +95,12 @@ DOORS = {
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
     "opentelemetry": ["gateway.telemetry"],
     "prometheus_client": ["gateway.api.*"],
-    "pyarrow": ["gateway.cli*"],
+    "pyarrow": ["gateway.cli*", "promptlab.evaluation.cases"],
+    "numpy": ["promptlab.evaluation.*"],
+    "scipy": ["promptlab.evaluation.*"],
+    "jsonschema": ["promptlab.evaluation.scorers.structured"],
+    "rapidfuzz": ["promptlab.evaluation.scorers.*"],
+    "sacrebleu": ["promptlab.evaluation.scorers.similar"],
     "litellm": ["gateway.providers.litellm"],
     "xllamacpp": ["gateway.providers.llama_child", "gateway.providers.embedded"],
     "tiktoken": ["gateway.tokens"],
@@ -125,6 +131,8 @@ LAZY = {
     "litellm": "*",
     "opentelemetry": "*",
     "xllamacpp": "*",
+    **dict.fromkeys(("numpy", "scipy", "jsonschema", "rapidfuzz", "sacrebleu", "pyarrow"), "*"),
+    "promptlab.evaluation*": "gateway.*",
     "promptlab.workbench*": "gateway.*",
     "gradio": "gateway.*",
 }
@@ -137,6 +145,11 @@ NOT_AT_START = [
     "xllamacpp",
     "pandas",
     "numpy",
+    "scipy",
+    "jsonschema",
+    "rapidfuzz",
+    "sacrebleu",
+    "promptlab.evaluation",
     "promptlab.workbench.app",
 ]
 

@@ -27,7 +27,7 @@ from gateway.owners import Key, Scope
 from gateway.plane import Plane, Snapshot
 from gateway.prompts import PREFIX, Prompts
 from gateway.proxy import Proxy
-from gateway.routes import CONVERSATIONS, Task
+from gateway.routes import CONVERSATIONS, Route, Task
 from gateway.telemetry import Tracer
 from gateway.timing import current_task
 from gateway.trace import Marks
@@ -162,7 +162,7 @@ class Inference:
 
     async def _models(self, exchange: _Exchange, path: str, key: Key) -> None:
         if path == _MODELS:
-            listed = [_model(route.name, route.task) for route in self._plane.current.router.allowed(key)]
+            listed = [_routed(route) for route in self._plane.current.router.allowed(key)]
             listed += [_model(name, _PROMPT) for name in await self._prompts.names(key)]
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
             await exchange.reply({"object": "list", "data": listed, "has_more": False, **ends})
@@ -170,7 +170,7 @@ class Inference:
         name = path.removeprefix(f"{_MODELS}/")
         router = self._plane.current.router
         if not name.startswith(PREFIX) or any(route.name == name for route in router.allowed(key)):
-            await exchange.reply(_model(name, router.find(name, key).task))
+            await exchange.reply(_routed(router.find(name, key)))
             return
         asked = prompts.parse(name)
         prompts.check_allowed(asked, key)
@@ -215,6 +215,8 @@ class _Exchange:
         if call.request.prompt:
             headers["x-promptyard-prompt"] = call.request.prompt
         if answer.chunks is None:
+            if call.settled and call.cost is not None:
+                headers["x-promptyard-cost"] = f"{call.cost / 1e9:.9f}"
             await http.answer(self._send, answer.status, headers, answer.body)
             self._started = True
             return
@@ -292,3 +294,28 @@ def _model(name: str, task: str) -> dict[str, Any]:
     """
     named = {"id": name, "object": "model", "created": 0, "owned_by": "promptyard", "task": str(task)}
     return {**named, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+
+
+def _routed(route: Route) -> dict[str, Any]:
+    """A route as it is listed: with what it costs, and how long an answer may be."""
+    return {**_model(route.name, route.task), "pricing": _pricing(route), "max_output_tokens": _longest(route)}
+
+
+def _pricing(route: Route) -> dict[str, float] | None:
+    """USD a million tokens at the cheapest and at the dearest deployment; None where the price of one is not known."""
+    prices = [one.listing.price for one in route.deployments]
+    rates = [rates for price in prices if price is not None for rates in (price.rates, *(of for _, of in price.tiers))]
+    if not rates or None in prices:
+        return None
+    read, written = (
+        sorted(float(one.input * 10**6) for one in rates),
+        sorted(float(one.output * 10**6) for one in rates),
+    )
+    return {"input": read[0], "output": written[0], "most_input": read[-1], "most_output": written[-1]}
+
+
+def _longest(route: Route) -> int | None:
+    """The most tokens an answer may have; None where nothing says."""
+    said = [one.listing.max_output_tokens for one in route.deployments]
+    models = None if None in said else max((most for most in said if most is not None), default=None)
+    return min((most for most in (route.max_output_tokens, models) if most is not None), default=None)

@@ -67,6 +67,7 @@ _FEW = ("401", "403", "404")
 _HEADERS = {
     "x-request-id": "The call's id in `/admin/usage/{request_id}`",
     "x-promptyard-deployment": "Who answered: provider/model",
+    "x-promptyard-cost": "What a whole answer cost, in USD; not there where a price is not known",
     "x-promptyard-dropped": "What of the request was left out, where the route says `unsupported: drop`",
     "x-promptyard-cache": "`hit` or `miss`, where the route has a cache",
     "x-promptyard-fault": "What the route's `fault` did to this answer: `error`, `stall`, `cut`, `slow`",

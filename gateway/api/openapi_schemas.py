@@ -158,7 +158,19 @@ _ANSWERS: dict[str, Schema] = {
     "TranscriptionsAnswer": thing(text=TEXT),
     "RerankAnswer": thing(id=TEXT, results=listed(thing(index=COUNT, relevance_score=NUMBER))),
     "Model": thing(
-        "id", "object", id=TEXT, object=TEXT, created=COUNT, owned_by=TEXT, task=said(TEXT, "What the route is for")
+        "id",
+        "object",
+        id=TEXT,
+        object=TEXT,
+        created=COUNT,
+        owned_by=TEXT,
+        task=said(TEXT, "What the route is for"),
+        pricing=said(
+            thing(input=NUMBER, output=NUMBER, most_input=NUMBER, most_output=NUMBER),
+            "USD a million tokens, at the cheapest and the dearest deployment; null where the price of one is unknown",
+            nullable=True,
+        ),
+        max_output_tokens=said(COUNT, "The most tokens of an answer, where something says", nullable=True),
     ),
     "Models": thing("object", "data", object=TEXT, data=listed(ref("Model"))),
     "Ready": thing("status", status=said(TEXT, "`ready`, `loading` or `failed`; callers with a key see each part")),

@@ -1,0 +1,1 @@
+"""Prompts × routes × cases, answered, scored and compared, with evidence. A client of a running server."""

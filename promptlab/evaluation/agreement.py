@@ -1,0 +1,58 @@
+"""A judge beside people: how often they agree beyond chance, and where they do not."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from promptlab.evaluation import evidence
+from promptlab.evaluation.evidence import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a judge and people said of the same answers. `table` counts by (people's label, judge's label)."""
+
+    labels: tuple[str, ...]
+    table: Mapping[tuple[str, str], int]
+    agreed: Estimate
+    kappa: float | None
+    low: float | None
+    high: float | None
+
+
+def agreement(people: Sequence[str], judge: Sequence[str]) -> Agreement | None:
+    """Cohen's kappa with its interval, and the confusion table. None of nothing; no kappa where all say one thing."""
+    pairs = list(zip(people, judge, strict=True))
+    if not pairs:
+        return None
+    table = Counter(pairs)
+    labels = tuple(sorted({*people, *judge}))
+    same = sum(count for (one, other), count in table.items() if one == other)
+    agreed = Estimate(same / len(pairs), *evidence.wilson(same, len(pairs)), len(pairs))
+    return Agreement(labels, table, agreed, *_kappa(labels, table, len(pairs)))
+
+
+def _kappa(
+    labels: Sequence[str], table: Mapping[tuple[str, str], int], count: int
+) -> tuple[float | None, float | None, float | None]:
+    """Kappa with the large-sample interval of Fleiss, Cohen and Everitt (https://doi.org/10.1037/h0028106)."""
+    share = {(one, other): table.get((one, other), 0) / count for one, other in itertools.product(labels, labels)}
+    row = {one: sum(share[one, other] for other in labels) for one in labels}
+    column = {other: sum(share[one, other] for one in labels) for other in labels}
+    seen, chance = sum(share[one, one] for one in labels), sum(row[one] * column[one] for one in labels)
+    if chance >= 1:
+        return None, None, None
+    kappa = (seen - chance) / (1 - chance)
+    on = sum(share[one, one] * (1 - (row[one] + column[one]) * (1 - kappa)) ** 2 for one in labels)
+    off = (1 - kappa) ** 2 * sum(
+        share[one, other] * (column[one] + row[other]) ** 2
+        for one, other in itertools.product(labels, labels)
+        if one != other
+    )
+    spread = max(0.0, on + off - (kappa - chance * (1 - kappa)) ** 2)
+    half = statistics.NormalDist().inv_cdf((1 + evidence.CONFIDENCE) / 2) * (spread / count) ** 0.5 / (1 - chance)
+    return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)

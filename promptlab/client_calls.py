@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,14 +89,19 @@ class Caller(Visitor):
         return {entry["id"]: _offer(entry) for entry in found.get("data", ())}
 
     async def answer(self, body: Mapping[str, Any]) -> Answer:
-        """One chat answer, whole."""
+        """One chat answer, whole; of a body with `input`, its embedding as JSON."""
         began = time.perf_counter()
-        got = await self._answered("POST", "/v1/chat/completions", json=body, timeout=_ANSWER_SECONDS)
+        path = "/v1/embeddings" if "input" in body else "/v1/chat/completions"
+        got = await self._answered("POST", path, json=body, timeout=_ANSWER_SECONDS)
         latency = time.perf_counter() - began
         try:
-            return _answer(got.json(), got.headers, latency)
+            document = got.json()
+            if "input" in body:
+                vector = json.dumps(document["data"][0]["embedding"])
+                document = {**document, "choices": [{"message": {"content": vector}}]}
+            return _answer(document, got.headers, latency)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CallFailed("The server's answer cannot be read as a chat completion.", status=502) from error
+            raise CallFailed("The server's answer cannot be read.", status=502) from error
 
     # Runs
 

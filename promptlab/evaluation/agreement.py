@@ -36,6 +36,47 @@ def agreement(people: Sequence[str], judge: Sequence[str]) -> Agreement | None:
     return Agreement(labels, table, agreed, *_kappa(labels, table, len(pairs)))
 
 
+def label(value: object) -> bool | None:
+    """What a person's label says: a number from 0.5 on is yes; None where it says nothing."""
+    text = str(value).strip().casefold() if value is not None else ""
+    if text in _YES or text in _NO:
+        return text in _YES
+    try:
+        return float(text) >= 0.5
+    except ValueError:
+        return None
+
+
+_YES = ("yes", "true", "y", "pass", "passed", "good", "correct")
+_NO = ("no", "false", "n", "fail", "failed", "bad", "wrong", "incorrect")
+
+
+def corrected(judge: Sequence[float], labelled: Sequence[tuple[float, float]]) -> Estimate | None:
+    """The rate that people would find in all answers: the judge's, put right by the pairs (people, judge) of some.
+
+    Prediction-powered inference, https://doi.org/10.1126/science.adi6000, with the weight of the judge that makes
+    the interval narrowest: where it knows nothing, only the labels count. `judge` are its values of the others. None
+    of fewer than two pairs.
+    """
+    if len(labelled) < 2:
+        return None
+    people, seen = [one for one, _ in labelled], [other for _, other in labelled]
+    few, many = len(labelled), len(judge)
+    mean_people, mean_seen = statistics.fmean(people), statistics.fmean(seen)
+    both = sum((one - mean_people) * (other - mean_seen) for one, other in labelled) / (few - 1)
+    spread = statistics.variance([*seen, *judge])
+    weight = min(1.0, max(0.0, both / ((1 + few / many) * spread))) if many and spread else 0.0
+    left = [one - weight * other for one, other in labelled]
+    value = statistics.fmean(left) + (weight * statistics.fmean(judge) if many else 0.0)
+    variance = statistics.variance(left) / few + (weight**2 * _variance(judge) / many if many else 0.0)
+    half = statistics.NormalDist().inv_cdf((1 + evidence.CONFIDENCE) / 2) * variance**0.5
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), few + many)
+
+
+def _variance(values: Sequence[float]) -> float:
+    return statistics.variance(values) if len(values) > 1 else 0.0
+
+
 def _kappa(
     labels: Sequence[str], table: Mapping[tuple[str, str], int], count: int
 ) -> tuple[float | None, float | None, float | None]:

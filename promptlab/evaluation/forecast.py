@@ -73,9 +73,9 @@ def of_call(
 ) -> tuple[Range, Range, Range]:
     """Tokens in, tokens out and USD of one call; USD are 0 where the price is not known."""
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(body))
-    around = _AROUND * len(body.get("messages", ())) + _FRAME
+    around = _AROUND * len(body["messages"]) + _FRAME if "messages" in body else 0
     read = Range(size / _BYTES_LEAST + 1, size / _BYTES_LIKELY + around, size / _BYTES_MOST + 2 * around)
-    written = _output(body, offer, known)
+    written = _output(body, offer, known) if around else Range()
     pricing = offer.pricing if offer else None
     if pricing is None:
         return read, written, Range()
@@ -115,7 +115,7 @@ def total(calls: Iterable[tuple[tuple[Range, Range, Range], int]]) -> tuple[Rang
 def _texts(value: Any) -> list[str]:
     """Every text that a request sends to a model."""
     found: list[str] = []
-    rest = [value.get(name) for name in ("messages", "tools", "response_format")]
+    rest = [value.get(name) for name in ("messages", "tools", "response_format", "input")]
     while rest:
         one = rest.pop()
         if isinstance(one, str):

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from promptlab import templates
+from promptlab.client_calls import Answer
 from promptlab.evaluation import cases as casefiles
 from promptlab.evaluation.cases import Case, text_of
-from promptlab.evaluation.problems import PlanInvalid
+from promptlab.evaluation.problems import Place, PlanInvalid
 from promptlab.evaluation.scorers import registry
 from promptlab.evaluation.scorers.rule import Rule
 
@@ -59,7 +60,10 @@ class PlanModel(_Strict):
     prompts: dict[str, Annotated[PromptModel, BeforeValidator(_prompt)]] = Field(
         min_length=1, description="Templates by name"
     )
-    routes: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)] = Field(description="Routes to ask")
+    routes: Annotated[list[str], BeforeValidator(_several)] = Field([], description="Routes to ask")
+    outputs: Annotated[list[str], BeforeValidator(_several)] = Field(
+        [], description="Values of the cases that are answers already, instead of routes"
+    )
     parameters: Annotated[list[dict[str, Any]], BeforeValidator(_several), Field(min_length=1)] = Field(
         [{}], description="Parameters of the calls, as temperature; several are tried each"
     )
@@ -93,16 +97,21 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to answer: a prompt, asked of a route with parameters."""
+    """One way to answer: a prompt, asked of a route with parameters; or, `recorded`, a value of the cases."""
 
     name: str
     prompt: Prompt
     route: str
     parameters: Mapping[str, Any]
+    recorded: str | None = None
 
     def body(self, case: Case) -> dict[str, Any]:
         """The request for one case."""
         return {"model": self.route, "messages": self.prompt.rendered(case), **self.parameters}
+
+    def given(self, case: Case) -> Answer:
+        """The answer that the case brings along."""
+        return Answer(text_of(case.values.get(self.recorded or "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +178,7 @@ def _made(name: str, model: PromptModel) -> Prompt:
 
 
 def _check(prompts: Sequence[Prompt], cases: Sequence[Case], model: PlanModel) -> None:
-    problems: list[tuple[tuple[str | int, ...], str]] = []
+    problems: list[tuple[Place, str]] = []
     for prompt in prompts:
         for name in prompt.variables:
             without = [case.id for case in cases if name not in case.values]
@@ -180,11 +189,22 @@ def _check(prompts: Sequence[Prompt], cases: Sequence[Case], model: PlanModel) -
     for number, parameters in enumerate(model.parameters):
         wrong = [name for name in parameters if name in _OURS]
         problems += [(("parameters", number, name), "is filled by the evaluation. Leave it out.") for name in wrong]
+    problems += _check_routes(cases, model)
+    if problems:
+        raise PlanInvalid(problems)
+
+
+def _check_routes(cases: Sequence[Case], model: PlanModel) -> list[tuple[Place, str]]:
+    problems: list[tuple[Place, str]] = []
+    if bool(model.routes) == bool(model.outputs):
+        problems.append((("routes",), "say either routes to ask, or outputs: values of the cases that are answers."))
     for number, route in enumerate(model.routes):
         if not route:
             problems.append((("routes", number), "is empty. Name a route."))
-    if problems:
-        raise PlanInvalid(problems)
+    for number, name in enumerate(model.outputs):
+        if any(name not in case.values for case in cases):
+            problems.append((("outputs", number), f"'{name[:80]}' is no value of every case."))
+    return problems
 
 
 def _variants(prompts: Sequence[Prompt], model: PlanModel) -> list[Variant]:
@@ -192,6 +212,9 @@ def _variants(prompts: Sequence[Prompt], model: PlanModel) -> list[Variant]:
     routes = list(dict.fromkeys(model.routes))
     varying = [name for name in _names(model.parameters) if len({text_of(p.get(name)) for p in model.parameters}) > 1]
     found = []
+    for prompt, name in itertools.product(prompts, dict.fromkeys(model.outputs)):
+        parts = [prompt.name] * (len(prompts) > 1) + [name]
+        found.append(Variant(" / ".join(parts), prompt, "", {}, name))
     for prompt, route, parameters in itertools.product(prompts, routes, model.parameters):
         parts = [prompt.name, route] if len(routes) > 1 else [prompt.name]
         parts += [f"{name}={_short(parameters[name])}" for name in varying if name in parameters]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from promptlab.evaluation import comparison, evidence
+from promptlab.evaluation.agreement import Agreement, agreement, corrected, label
 from promptlab.evaluation.comparison import Comparison, Verdict
 from promptlab.evaluation.evidence import Estimate
 from promptlab.evaluation.plan import Plan, Variant
@@ -16,6 +17,8 @@ from promptlab.evaluation.scorers.rule import Rule
 #: Metrics that every variant has beside those of its rules.
 SCORE, PASS, ERRORS, COST, LATENCY = "score", "pass", "errors", "cost", "latency"
 TOTAL_COST, P50, P95 = "total_cost", "latency_p50", "latency_p95"
+#: Behind a judge's name: how often it says the same when it is asked again.
+REPEATED = "repeated"
 _TOKENS = ("input_tokens", "output_tokens")
 _AMOUNTS = (COST, LATENCY, *_TOKENS)
 
@@ -29,6 +32,16 @@ class Summary:
     by_case: Mapping[str, Mapping[str, float]]
     unscored: Mapping[str, int]
     answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A rule beside what people said of the answers: where both spoke, and the rate put right by it."""
+
+    rule: str
+    variant: str
+    agreement: Agreement
+    corrected: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,7 @@ class Report:
     run_id: str | None = None
     run_ids: dict[str, str] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
+    checked: list[Checked] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -85,7 +99,33 @@ def of(plan: Plan, results: Sequence[Result], usd: float, seconds: float) -> Rep
     for one in variants:
         if one is not baseline:
             compared += _compared(plan.rules, one, baseline)
-    return Report(plan, results, variants, comparison.settle(compared), usd, seconds)
+    report = Report(plan, results, variants, comparison.settle(compared), usd, seconds)
+    report.checked = [
+        made
+        for one in plan.variants
+        for number, rule in enumerate(plan.rules)
+        if rule.scorer.labelled and (made := _checked(rule, number, [each for each in results if each.variant is one]))
+    ]
+    return report
+
+
+def _checked(rule: Rule, number: int, results: Sequence[Result]) -> Checked | None:
+    """One rule's verdicts beside people's, over the answers of one variant."""
+    pairs: list[tuple[bool, bool]] = []
+    others: list[float] = []
+    for each in results:
+        said = each.scores[number].passed
+        people = label(each.case.values.get(rule.scorer.labelled or ""))
+        if said is not None and people is not None:
+            pairs.append((people, said))
+        elif said is not None:
+            others.append(float(said))
+    words = {True: "pass", False: "fail"}
+    found = agreement([words[one] for one, _ in pairs], [words[other] for _, other in pairs])
+    if found is None:
+        return None
+    right = corrected(others, [(float(one), float(other)) for one, other in pairs])
+    return Checked(rule.name, results[0].variant.name, found, right)
 
 
 def _compared(rules: Sequence[Rule], one: Summary, baseline: Summary) -> list[Comparison]:
@@ -110,6 +150,8 @@ def _summary(plan: Plan, variant: Variant, results: Sequence[Result]) -> Summary
         case, answer = result.case.id, result.answer
         for score in result.scores:
             values.setdefault(score.name, []).append((case, score.value))
+            if score.repeated is not None:
+                values.setdefault(f"{score.name} {REPEATED}", []).append((case, score.repeated))
             if score.error is not None:
                 unscored[score.name] = unscored.get(score.name, 0) + 1
         values.setdefault(ERRORS, []).append((case, float(answer.error is not None)))
@@ -161,4 +203,5 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 def expected(plan: Plan) -> dict[str, None]:
     """The names of the metrics that a report of this plan can have."""
     always = (SCORE, PASS, ERRORS, COST, LATENCY, TOTAL_COST, P50, P95, *_TOKENS)
-    return dict.fromkeys([*(rule.name for rule in plan.rules), *always])
+    names = [name for rule in plan.rules for name in (rule.name, f"{rule.name} {REPEATED}")]
+    return dict.fromkeys([*names, *always])

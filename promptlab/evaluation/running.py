@@ -34,7 +34,7 @@ _HOPELESS, _SPENT = (401, 403, 404), "insufficient_quota"
 
 @dataclass(slots=True)
 class Result:
-    """One answer of one variant to one case, and its scores. Its text is in the book, under `key`."""
+    """One answer of one variant to one case, and its scores. Its text is in the book, under `key`, if it was asked."""
 
     variant: Variant
     case: Case
@@ -91,11 +91,13 @@ class Running:
         unpriced = set()
         for variant, case in itertools.product(self._plan.variants, self._plan.cases):
             body = variant.body(case)
-            keys = [key_of(body, repeat) for repeat in range(self._plan.repeats)]
-            new = sum(key not in self._book for key in keys)
-            cached += len(keys) - new
-            calls.append((forecast.of_call(body, self._offers[variant.route]), new))
-            unpriced |= {variant.route} if self._offers[variant.route].pricing is None and new else set()
+            if variant.recorded is None:
+                new = sum(key_of(body, repeat) not in self._book for repeat in range(self._plan.repeats))
+                calls.append((forecast.of_call(body, self._offers[variant.route]), new))
+                unpriced |= {variant.route} if self._offers[variant.route].pricing is None and new else set()
+                cached += self._plan.repeats - new
+            else:
+                cached += self._plan.repeats
             for judge, times in self._judged(variant, case, body):
                 judge_calls += times
                 calls.append((forecast.of_call(judge, self._offers[judge["model"]]), times))
@@ -105,11 +107,13 @@ class Running:
 
     def _judged(self, variant: Variant, case: Case, body: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """What judges will ask about a variant's answers to a case, told with an answer of a likely length."""
-        _, written, _ = forecast.of_call(body, self._offers[variant.route])
+        tokens = len(variant.given(case).text) // 4
+        if variant.recorded is None:
+            tokens = int(forecast.of_call(body, self._offers[variant.route])[1].likely)
         for rule in self._plan.judged:
             if rule.scorer.compares and variant is self._plan.baseline:
                 continue
-            for asked in rule.scorer.sample(rule.seen(case, Answer(), body["messages"]), int(written.likely)):
+            for asked in rule.scorer.sample(rule.seen(case, Answer(), body["messages"]), tokens):
                 new = sum(key_of(asked, repeat) not in self._book for repeat in range(self._plan.repeats))
                 yield asked, new
 
@@ -161,8 +165,12 @@ class Running:
         repeat, case, variant = place
         body = variant.body(case)
         key = key_of(body, repeat)
-        self._cached += key in self._book
-        answer = await self._answer(body, repeat, key, variant.name)
+        if variant.recorded is None:
+            self._cached += key in self._book
+            answer = await self._answer(body, repeat, key, variant.name)
+        else:
+            self._cached += 1
+            answer = variant.given(case)
         if answer.error is None:
             self._experience.note(variant.name, answer)
             scores = [await self._score(rule, case, answer, body["messages"], repeat) for rule in self._plan.rules]
@@ -171,11 +179,13 @@ class Running:
             scores = rules.of_failed(self._plan.rules, answer.error)
         self._done += 1
         self._times.append(time.monotonic())
-        return Result(variant, case, repeat, key, replace(answer, text="", tool_calls=()), scores)
+        if variant.recorded is None:  # it is in the book
+            answer = replace(answer, text="", tool_calls=())
+        return Result(variant, case, repeat, key, answer, scores)
 
     async def _score(self, rule: rules.Rule, case: Case, answer: Answer, messages: Any, repeat: int) -> Score:
         if rule.scorer.compares:
-            return Score(rule.name, 0.5, None)
+            return Score(rule.name, 0.5, passed=True)
 
         async def ask(body: Mapping[str, Any], which: int) -> Answer:
             found = await self._answer(body, repeat * _PER_REPEAT + which, None, rule.name)
@@ -187,9 +197,9 @@ class Running:
 
     async def _compared(self, result: Result, first: Result) -> None:
         """Fill in the scores that look at the baseline's answer beside this one."""
-        ours, theirs = self._book.get(result.key), self._book.get(first.key)
-        if ours is None or theirs is None:
+        if result.answer.error is not None or first.answer.error is not None:
             return
+        ours, theirs = (self._book.get(one.key) or one.answer for one in (result, first))
         messages = result.variant.body(result.case)["messages"]
 
         async def ask(body: Mapping[str, Any], which: int) -> Answer:
@@ -257,7 +267,7 @@ class Running:
         while self._times and self._times[0] < now - _WINDOW:
             self._times.popleft()
         span = now - self._times[0] if self._times else 0.0
-        rate = len(self._times) / span if span > 0 else 0.0
+        rate = len(self._times) / max(span, 1.0)
         asked = self._done - self._cached
         in_all = self._purse.spent / asked * (self._total - self._cached) if asked > 0 else None
         left = (self._total - self._done) / rate if rate else None
@@ -321,14 +331,16 @@ class _Held:
 
 def check_routes(plan: Plan, offers: Mapping[str, Offer]) -> None:
     """Raise `PlanInvalid` where the plan asks a route that this key may not call, or that is not for chat."""
-    known = ", ".join(name for name, offer in offers.items() if offer.task == "chat") or "none"
-    asked = [(("routes",), variant.route) for variant in plan.variants]
-    asked += [(("scorers",), route) for rule in plan.judged for route in rule.scorer.routes]
+    known = ", ".join(offers) or "none"
+    asked = [("routes", variant.route, "chat") for variant in plan.variants if variant.recorded is None]
+    asked += [("scorers", route, rule.scorer.task) for rule in plan.judged for route in rule.scorer.routes]
     problems = []
-    for place, route in dict.fromkeys(asked):
+    for where, route, task in dict.fromkeys(asked):
+        place = (where,)
         if route not in offers:
             problems.append((place, f"this key may call no route '{route}'. It may call: {known}."))
-        elif offers[route].task != "chat":
-            problems.append((place, f"'{route}' is for {offers[route].task}. Routes for chat are: {known}."))
+        elif offers[route].task != task:
+            fit = ", ".join(name for name, offer in offers.items() if offer.task == task) or "none"
+            problems.append((place, f"'{route}' is for {offers[route].task}. Routes for {task} are: {fit}."))
     if problems:
         raise PlanInvalid(problems)

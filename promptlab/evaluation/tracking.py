@@ -48,7 +48,8 @@ async def log(caller: Caller, report: Report, book: Book) -> None:
 
 async def _log_variant(caller: Caller, experiment: str, report: Report, one: Summary, book: Book) -> None:
     variant = one.variant
-    params = {"prompt": variant.prompt.name, "model_route": variant.route}
+    params = {"prompt": variant.prompt.name}
+    params |= {"outputs": variant.recorded} if variant.recorded else {"model_route": variant.route}
     params |= {name: text_of(value) for name, value in variant.parameters.items()}
     if len(variant.prompt.messages) == 1:
         params["prompt_template"] = variant.prompt.messages[0][1]

@@ -13,7 +13,7 @@ from promptlab.client_calls import columns
 from promptlab.evaluation.book import Book
 from promptlab.evaluation.comparison import Comparison, Verdict
 from promptlab.evaluation.evidence import more_cases
-from promptlab.evaluation.report import COST, ERRORS, LATENCY, PASS, SCORE, Judged, Report, Summary
+from promptlab.evaluation.report import COST, ERRORS, LATENCY, PASS, SCORE, Checked, Judged, Report, Summary
 
 _FACTS = ("latency", "cost", "input_tokens", "output_tokens", "finish", "deployment", "request_id", "error")
 # What XML 1.0 cannot hold.
@@ -35,6 +35,8 @@ def markdown(report: Report) -> str:
         lines += ["", f"Beside `{plan.baseline.name}`, tests paired by case, p corrected by Holm:", ""]
         lines += ["| candidate | metric | difference (95 %) | p | effect | verdict |", "|---|---|---:|---:|---:|---|"]
         lines += [_compared(one) for one in report.comparisons]
+    lines += _checked(report)
+    lines += _unscored(report)
     for one in report.judged:
         lines += ["", f"Gate, `{one.candidate}`: **{'passed' if one.holds else 'failed'}**", ""]
         lines += [f"- {line}" for line in one.lines]
@@ -60,6 +62,48 @@ def _compared(one: Comparison) -> str:
         verdict += f"; {more_cases(one.more)}"
     cells = [_cell(one.candidate), _cell(one.metric), f"{one.difference:+.3g}{interval}"]
     return "| " + " | ".join([*cells, f"{one.adjusted:.3g} ({one.test})", f"{one.effect:+.2f}", verdict]) + " |"
+
+
+def _checked(report: Report) -> list[str]:
+    """Judges beside people."""
+    lines = []
+    for one in report.checked:
+        found = one.agreement
+        kappa = (
+            "no kappa: all say the same"
+            if found.kappa is None
+            else f"kappa {_interval(found.kappa, found.low, found.high)}"
+        )
+        lines += ["", f"`{one.rule}` beside people, `{one.variant}`: agree {found.agreed}, {kappa}", ""]
+        lines += ["| people \\\\ judge | " + " | ".join(found.labels) + " |", "|---|" + "---:|" * len(found.labels)]
+        for name in found.labels:
+            counts = [str(found.table.get((name, other), 0)) for other in found.labels]
+            lines.append(f"| {name} | " + " | ".join(counts) + " |")
+        if one.corrected is not None:
+            lines += ["", f"Put right by what people said: {one.corrected}"]
+    return lines
+
+
+def _unscored(report: Report) -> list[str]:
+    """Scores that could not be had, with the first reason."""
+    lines = []
+    for one in report.variants:
+        for name, count in one.unscored.items():
+            why = next(
+                score.error
+                for each in report.results
+                if each.variant is one.variant
+                for score in each.scores
+                if score.name == name and score.error
+            )
+            lines.append(
+                f"- `{name}` could not score {count} of {one.answers} answers of `{one.variant.name}`: {_cell(why)}"
+            )
+    return ["", *lines] if lines else []
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _cell(text: str) -> str:
@@ -147,8 +191,19 @@ def document(report: Report) -> Json:
         "seconds": report.seconds,
         "variants": [_variant(report, one) for one in report.variants],
         "comparisons": [_comparison(one) for one in report.comparisons],
+        "people": [_beside_people(one) for one in report.checked],
         "gate": [{"candidate": one.candidate, "holds": one.holds, "lines": list(one.lines)} for one in report.judged],
     }
+
+
+def _beside_people(one: Checked) -> Json:
+    found = one.agreement
+    told: Json = {"rule": one.rule, "variant": one.variant, "agreed": found.agreed.value, "cases": found.agreed.cases}
+    told |= {"kappa": found.kappa, "low": found.low, "high": found.high}
+    table = [{"people": people, "judge": judge, "count": count} for (people, judge), count in found.table.items()]
+    right = one.corrected
+    told["corrected"] = None if right is None else {"value": right.value, "low": right.low, "high": right.high}
+    return {**told, "table": table}
 
 
 def _comparison(one: Comparison) -> Json:
@@ -165,7 +220,8 @@ def _variant(report: Report, one: Summary) -> Json:
     return {
         "name": variant.name,
         "prompt": variant.prompt.name,
-        "route": variant.route,
+        "route": variant.route or None,
+        "outputs": variant.recorded,
         "parameters": dict(variant.parameters),
         "run_id": report.run_ids.get(variant.name),
         "verdict": None if variant is report.plan.baseline else str(report.verdict(variant.name)),

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from promptlab.evaluation.problems import PlanInvalid
-from promptlab.evaluation.scorers import code, measured, similar, structured, texts
+from promptlab.evaluation.scorers import code, meaning, measured, similar, structured, texts
+from promptlab.evaluation.scorers.judges import JUDGES
 from promptlab.evaluation.scorers.rule import Rule, renamed
 from promptlab.evaluation.scorers.scorer import Kind, Misused, Scorer
 
@@ -20,7 +21,7 @@ _ALL: tuple[type[Scorer], ...] = (
     *(structured.ToolCalls, structured.ToolCallF1, structured.ValidToolCall, measured.Length, measured.Latency),
     *(measured.Cost, measured.OutputTokens, measured.Levenshtein, measured.Numeric, similar.Similarity),
     *(similar.Bleu, similar.Chrf, similar.Rouge1, similar.RougeN, similar.Rouge2, similar.RougeL, similar.RougeLsum),
-    code.Python,
+    *(code.Python, meaning.EmbeddingSimilarity, meaning.Similar, *JUDGES),
 )
 SCORERS: Mapping[str, type[Scorer]] = {scorer.type: scorer for scorer in _ALL}
 #: Keys of a rule itself; all others are its scorer's options.

@@ -22,6 +22,7 @@ class Score:
     passed: bool | None
     why: str = ""
     error: str | None = None
+    repeated: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,15 @@ class Rule:
     @property
     def variables(self) -> tuple[str, ...]:
         """The names of cases' values that it asks for."""
-        return tuple(dict.fromkeys(_variables(self.value)))
+        asked = tuple(dict.fromkeys(_variables(self.value)))
+        own = self.scorer.fills()
+        labels = (self.scorer.labelled,) if self.scorer.labelled else ()
+        return (*(name for name in asked if name not in own), *labels)
 
     def seen(self, case: Case, answer: Answer, messages: Sequence[Mapping[str, str]]) -> Seen:
         """The answer as its scorer sees it."""
-        return Seen(case, answer, tuple(messages), _filled(self.value, case))
+        value = self.value if self.scorer.fills() else _filled(self.value, case)
+        return Seen(case, answer, tuple(messages), value)
 
     async def score(self, seen: Seen, ask: Ask) -> Score:
         """What it says of an answer; what goes wrong on the way is an error of this one score."""
@@ -64,8 +69,9 @@ class Rule:
         threshold = 1.0 if self.threshold is None else self.threshold
         passed = (mark.value >= threshold) is not self.negated
         if not self.negated:
-            return Score(self.name, mark.value, passed, mark.why)
-        return Score(self.name, 1.0 - mark.value, passed, mark.why if passed else "It holds, and must not.")
+            return Score(self.name, mark.value, passed, mark.why, repeated=mark.repeated)
+        why = mark.why or ("" if passed else "It holds, and must not.")
+        return Score(self.name, 1.0 - mark.value, passed, why, repeated=mark.repeated)
 
 
 def total(rules: Sequence[Rule], scores: Sequence[Score]) -> tuple[float | None, bool | None]:

@@ -29,10 +29,11 @@ class Unscorable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a scorer found: a number, why, and what else is worth keeping."""
+    """What a scorer found: a number, and why. `repeated` is how often a judge that was asked again said the same."""
 
     value: float
     why: str = ""
+    repeated: float | None = None
 
 
 #: Asks a route on behalf of a judge: a request's body, and which of several equal ones this is.
@@ -73,6 +74,8 @@ class Scorer:
     value: ClassVar[Any] = "{{expected}}"
     #: From which share on, or up to which amount, an answer passes. None: there is no pass or fail.
     threshold: ClassVar[float | None] = 1.0
+    #: What the routes it asks are for.
+    task: ClassVar[str] = "chat"
 
     @classmethod
     def made(cls, options: Mapping[str, Any]) -> Self:
@@ -98,6 +101,15 @@ class Scorer:
     def compares(self) -> bool:
         """Whether it looks at the baseline's answer beside this one."""
         return False
+
+    @property
+    def labelled(self) -> str | None:
+        """The name of the cases' value that says what people think of the answer."""
+        return None
+
+    def fills(self) -> tuple[str, ...]:
+        """Variables of its value that it fills itself."""
+        return ()
 
     def sample(self, seen: Seen, tokens: int) -> list[dict[str, Any]]:
         """What it will ask its routes about an answer of so many tokens: what a forecast goes by."""

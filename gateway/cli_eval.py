@@ -55,12 +55,13 @@ def eval_command(file: Path, **options: Any) -> None:
     from promptlab.client import CallFailed
     from promptlab.evaluation.problems import PlanInvalid, Stopped
 
-    plan = _plan(file, options["max_cost"])
+    place = _place(file, options)
     try:
+        plan = _plan(file, place, options["max_cost"])
         if options["estimate"]:
-            _estimate(plan, _place(file, options), as_json=options["as_json"])
+            _estimate(plan, place, as_json=options["as_json"])
             return
-        report = _evaluated(plan, _place(file, options), options)
+        report = _evaluated(plan, place, options)
     except PlanInvalid as error:
         raise ConfigError.of(
             [Problem("", None, strict.dotted(place), said) for place, said in error.problems]
@@ -75,9 +76,11 @@ def eval_command(file: Path, **options: Any) -> None:
         click.get_current_context().exit(1)
 
 
-def _plan(file: Path, max_cost: float | None) -> Plan:
+def _plan(file: Path, place: Place, max_cost: float | None) -> Plan:
     """The plan in a file. Raises `ConfigError` with the lines of all that is wrong."""
-    from promptlab.evaluation import plan
+    import asyncio
+
+    from promptlab.evaluation import evaluating
     from promptlab.evaluation.problems import PlanInvalid
 
     document = config_yaml.read(file)
@@ -89,10 +92,10 @@ def _plan(file: Path, max_cost: float | None) -> Plan:
     if max_cost is not None:
         data = {**data, "max_cost": max_cost}
     try:
-        return plan.read({"name": file.stem, **data}, file.parent)
+        return asyncio.run(evaluating.understood({"name": file.stem, **data}, file.parent, place))
     except PlanInvalid as error:
-        for place, message in error.problems:
-            document.refuse(place, message)
+        for where, message in error.problems:
+            document.refuse(where, message)
         raise ConfigError.of(document.problems) from None
 
 

@@ -42,7 +42,7 @@ def evaluate(
 
     Raises `PlanInvalid`, `Stopped` or `CallFailed`.
     """
-    from promptlab.evaluation import evaluating, plan
+    from promptlab.evaluation import evaluating
 
     document = {
         "cases": str(cases) if isinstance(cases, Path) else cases if isinstance(cases, str) else list(cases),
@@ -61,8 +61,7 @@ def evaluate(
     folder = Path.cwd()
     place = evaluating.Place(server, key, Path(answers) if answers else evaluating.answers_file(folder, name))
     listening = evaluating.QUIET if progress is None else evaluating.Listening(lambda _: None, progress)
-    work = evaluating.evaluated(
-        plan.read(document, folder), place, gate=gate, settled=settled, log=log, listening=listening
-    )
+    plan = evaluating.finished(evaluating.understood(document, folder, place))
+    work = evaluating.evaluated(plan, place, gate=gate, settled=settled, log=log, listening=listening)
     report: Report = evaluating.finished(work)
     return report

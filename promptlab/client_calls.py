@@ -103,6 +103,30 @@ class Caller(Visitor):
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise CallFailed("The server's answer cannot be read.", status=502) from error
 
+    async def model_version(self, name: str, alias: str, version: str | None) -> Json:
+        """A version of a registered model or prompt: the one of that number, else of that alias."""
+        if version is not None:
+            params = {"name": name, "version": version}
+            found = await self._call("GET", "/api/2.0/mlflow/model-versions/get", params=params)
+        else:
+            params = {"name": name, "alias": alias}
+            found = await self._call("GET", "/api/2.0/mlflow/registered-models/alias", params=params)
+        return dict(found["model_version"])
+
+    async def dataset_records(self, named: str) -> list[Json]:
+        """Every record of an evaluation dataset, by its name or its id."""
+        base = "/api/3.0/mlflow/datasets"
+        page = await self._call("POST", f"{base}/search", json={"filter_string": f"name = '{named}'"})
+        ids = [one["dataset_id"] for one in page.get("datasets", ())] or [named]
+        found: list[Json] = []
+        params = {"max_results": "1000"}
+        while True:
+            page = await self._call("GET", f"{base}/{quote(ids[0], safe='')}/records", params=params)
+            found += json.loads(page.get("records") or "[]")
+            if not page.get("next_page_token"):
+                return found
+            params["page_token"] = page["next_page_token"]
+
     # Runs
 
     async def begin_run(self, experiment_id: str, name: str, log: RunLog) -> tuple[str, str]:

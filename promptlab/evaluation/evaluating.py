@@ -14,8 +14,9 @@ from typing import Any
 
 from promptlab.client import Server
 from promptlab.client_calls import Caller
+from promptlab.evaluation import plan as plans
+from promptlab.evaluation import registered, tracking
 from promptlab.evaluation import report as reports
-from promptlab.evaluation import tracking
 from promptlab.evaluation.book import Book
 from promptlab.evaluation.forecast import Forecast
 from promptlab.evaluation.gate import Gate
@@ -81,6 +82,15 @@ async def evaluated(
             if log:
                 await tracking.log(caller, report, book)
     return report
+
+
+async def understood(document: Any, folder: Path, place: Place) -> Plan:
+    """The plan that a document describes, with what it names of the server's. Raises `PlanInvalid`, `CallFailed`."""
+    if not registered.needs(document):
+        return plans.read(document, folder)
+    async with Server(place.server) as server:
+        kept = await registered.found(document, Caller.at(server, place.key))
+    return plans.read(document, folder, kept)
 
 
 async def foreseen(plan: Plan, place: Place) -> Forecast:

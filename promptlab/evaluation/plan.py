@@ -14,8 +14,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from promptlab import templates
 from promptlab.client_calls import Answer
 from promptlab.evaluation import cases as casefiles
+from promptlab.evaluation import registered
 from promptlab.evaluation.cases import Case, text_of
 from promptlab.evaluation.problems import Place, PlanInvalid
+from promptlab.evaluation.registered import Kept, Registered
 from promptlab.evaluation.scorers import registry
 from promptlab.evaluation.scorers.rule import Rule
 
@@ -41,9 +43,12 @@ class PromptModel(_Strict):
     template: str | None = Field(None, description="What the user says")
     system: str | None = Field(None, description="The system text")
     messages: Annotated[list[MessageModel] | None, Field(min_length=1)] = Field(None, description="All of it")
+    registered: str | None = Field(None, description="A registered one: prompt:support@candidate or prompt:support/3")
 
 
 def _prompt(value: object) -> object:
+    if registered.is_registered(value):
+        return {"registered": value}
     return {"template": value} if isinstance(value, str) else value
 
 
@@ -76,23 +81,35 @@ class PlanModel(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A named prompt: roles and templates."""
+    """A named prompt: roles and templates, or a registered one."""
 
     name: str
     messages: tuple[tuple[str, str], ...]
+    registered: Registered | None = None
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The names it asks for, each once."""
+        """The names it cannot do without, each once."""
+        if self.registered is not None:
+            return self.registered.template.required
         return tuple(dict.fromkeys(name for _, text in self.messages for name in templates.variables(text)))
 
     def rendered(self, case: Case) -> list[dict[str, str]]:
         """The messages for one case; values it does not ask for are left out."""
+        if self.registered is not None:
+            made = self.registered.template.render(self.values(case))
+            messages = [{"role": "user", "content": made}] if isinstance(made, str) else made
+            return [{"role": one["role"], "content": text_of(one.get("content"))} for one in messages]
         texts = case.texts
         return [
             {"role": role, "content": templates.render(text, {name: texts[name] for name in templates.variables(text)})}
             for role, text in self.messages
         ]
+
+    def values(self, case: Case) -> dict[str, str]:
+        """What a registered prompt is filled with."""
+        wanted = self.registered.template.variables if self.registered else ()
+        return {name: text for name, text in case.texts.items() if name in wanted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +123,14 @@ class Variant:
     recorded: str | None = None
 
     def body(self, case: Case) -> dict[str, Any]:
-        """The request for one case."""
+        """The request for one case: of a registered prompt without a route of the plan's, a call of that prompt."""
+        kept = self.prompt.registered
+        if kept is not None and self.route == kept.model:
+            return {"model": kept.model, "variables": self.prompt.values(case), **self.parameters}
+        return {"model": self.route, "messages": self.prompt.rendered(case), **self.parameters}
+
+    def told(self, case: Case) -> dict[str, Any]:
+        """The request with all that the model is told: what a forecast counts, and judges are shown."""
         return {"model": self.route, "messages": self.prompt.rendered(case), **self.parameters}
 
     def given(self, case: Case) -> Answer:
@@ -135,16 +159,19 @@ class Plan:
         return tuple(rule for rule in self.rules if rule.scorer.routes)
 
 
-def read(document: Any, folder: Path) -> Plan:
-    """The plan that `document` describes; files are relative to `folder`. Raises `PlanInvalid`."""
+def read(document: Any, folder: Path, kept: Kept = Kept()) -> Plan:  # noqa: B008 - it is immutable
+    """The plan that `document` describes; files are relative to `folder`, `kept` is what the server keeps of it.
+
+    Raises `PlanInvalid`.
+    """
     said = document.get("scorers") if isinstance(document, Mapping) else None
     given = said if isinstance(said, list) else [] if said is None else [said]
     try:
         model = PlanModel.model_validate(document)
     except ValidationError as error:
         raise PlanInvalid([_complaint(detail) for detail in error.errors(include_url=False)]) from None
-    cases = casefiles.read(model.cases, folder)
-    prompts = [_made(name, one) for name, one in model.prompts.items()]
+    cases = casefiles.read(model.cases if kept.cases is None else kept.cases, folder)
+    prompts = [_made(name, one, kept) for name, one in model.prompts.items()]
     _check(prompts, cases, model)
     variants = tuple(_variants(prompts, model))
     rules = registry.rules(given, folder)
@@ -165,8 +192,14 @@ def read(document: Any, folder: Path) -> Plan:
     )
 
 
-def _made(name: str, model: PromptModel) -> Prompt:
+def _made(name: str, model: PromptModel, kept: Kept) -> Prompt:
     place = ("prompts", name)
+    if model.registered is not None:
+        if model.template is not None or model.messages is not None or model.system is not None:
+            raise PlanInvalid.at(place, "registered stands alone: the version brings its own text.")
+        if model.registered not in kept.prompts:
+            raise PlanInvalid.at(place, f"'{model.registered[:100]}' names no registered prompt.")
+        return Prompt(name, (), kept.prompts[model.registered])
     if (model.template is None) == (model.messages is None):
         raise PlanInvalid.at(place, "say either template (with system, or without) or messages.")
     if model.messages is not None:
@@ -189,14 +222,15 @@ def _check(prompts: Sequence[Prompt], cases: Sequence[Case], model: PlanModel) -
     for number, parameters in enumerate(model.parameters):
         wrong = [name for name in parameters if name in _OURS]
         problems += [(("parameters", number, name), "is filled by the evaluation. Leave it out.") for name in wrong]
-    problems += _check_routes(cases, model)
+    own = all(prompt.registered is not None and prompt.registered.route for prompt in prompts)
+    problems += _check_routes(cases, model, own_routes=own)
     if problems:
         raise PlanInvalid(problems)
 
 
-def _check_routes(cases: Sequence[Case], model: PlanModel) -> list[tuple[Place, str]]:
+def _check_routes(cases: Sequence[Case], model: PlanModel, *, own_routes: bool) -> list[tuple[Place, str]]:
     problems: list[tuple[Place, str]] = []
-    if bool(model.routes) == bool(model.outputs):
+    if bool(model.routes) == bool(model.outputs) and not (own_routes and not model.routes):
         problems.append((("routes",), "say either routes to ask, or outputs: values of the cases that are answers."))
     for number, route in enumerate(model.routes):
         if not route:
@@ -215,7 +249,9 @@ def _variants(prompts: Sequence[Prompt], model: PlanModel) -> list[Variant]:
     for prompt, name in itertools.product(prompts, dict.fromkeys(model.outputs)):
         parts = [prompt.name] * (len(prompts) > 1) + [name]
         found.append(Variant(" / ".join(parts), prompt, "", {}, name))
-    for prompt, route, parameters in itertools.product(prompts, routes, model.parameters):
+    called = [(p, p.registered.model) for p in prompts if p.registered and not routes and not model.outputs]
+    asked = called or list(itertools.product(prompts, routes))
+    for (prompt, route), parameters in itertools.product(asked, model.parameters):
         parts = [prompt.name, route] if len(routes) > 1 else [prompt.name]
         parts += [f"{name}={_short(parameters[name])}" for name in varying if name in parameters]
         found.append(Variant(" / ".join(parts), prompt, route, parameters))

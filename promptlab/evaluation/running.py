@@ -68,6 +68,9 @@ class Running:
         self._caller = caller
         self._book = book
         self._offers = offers
+        kept = [variant.prompt.registered for variant in plan.variants]
+        #: The route of each registered prompt that is called by its name.
+        self._own = {one.model: one.route for one in kept if one is not None and one.route is not None}
         self._experience = Experience()
         self._purse = Purse(plan.max_cost)
         #: The most that a call of each route has cost: more than was foreseen, where a provider counts otherwise.
@@ -78,6 +81,10 @@ class Running:
         self._times: collections.deque[float] = collections.deque()
         self._asking: dict[str, asyncio.Lock] = {}
         check_routes(plan, offers)
+
+    def _offer(self, model: str) -> Offer:
+        """What is known of a route, or of the route of a registered prompt."""
+        return self._offers.get(self._own.get(model, model)) or Offer(model, "chat", None, None)
 
     @property
     def spent(self) -> float:
@@ -93,15 +100,15 @@ class Running:
             body = variant.body(case)
             if variant.recorded is None:
                 new = sum(key_of(body, repeat) not in self._book for repeat in range(self._plan.repeats))
-                calls.append((forecast.of_call(body, self._offers[variant.route]), new))
-                unpriced |= {variant.route} if self._offers[variant.route].pricing is None and new else set()
+                calls.append((forecast.of_call(variant.told(case), self._offer(variant.route)), new))
+                unpriced |= {variant.route} if self._offer(variant.route).pricing is None and new else set()
                 cached += self._plan.repeats - new
             else:
                 cached += self._plan.repeats
             for judge, times in self._judged(variant, case, body):
                 judge_calls += times
-                calls.append((forecast.of_call(judge, self._offers[judge["model"]]), times))
-                unpriced |= {judge["model"]} if self._offers[judge["model"]].pricing is None and times else set()
+                calls.append((forecast.of_call(judge, self._offer(judge["model"])), times))
+                unpriced |= {judge["model"]} if self._offer(judge["model"]).pricing is None and times else set()
         read, written, usd = forecast.total(calls)
         return Forecast(self._total - cached, cached, judge_calls, read, written, usd, tuple(sorted(unpriced)))
 
@@ -109,11 +116,11 @@ class Running:
         """What judges will ask about a variant's answers to a case, told with an answer of a likely length."""
         tokens = len(variant.given(case).text) // 4
         if variant.recorded is None:
-            tokens = int(forecast.of_call(body, self._offers[variant.route])[1].likely)
+            tokens = int(forecast.of_call(variant.told(case), self._offer(variant.route))[1].likely)
         for rule in self._plan.judged:
             if rule.scorer.compares and variant is self._plan.baseline:
                 continue
-            for asked in rule.scorer.sample(rule.seen(case, Answer(), body["messages"]), tokens):
+            for asked in rule.scorer.sample(rule.seen(case, Answer(), variant.told(case)["messages"]), tokens):
                 new = sum(key_of(asked, repeat) not in self._book for repeat in range(self._plan.repeats))
                 yield asked, new
 
@@ -173,7 +180,10 @@ class Running:
             answer = variant.given(case)
         if answer.error is None:
             self._experience.note(variant.name, answer)
-            scores = [await self._score(rule, case, answer, body["messages"], repeat) for rule in self._plan.rules]
+            scores = [
+                await self._score(rule, case, answer, variant.told(case)["messages"], repeat)
+                for rule in self._plan.rules
+            ]
         else:
             self._failed += 1
             scores = rules.of_failed(self._plan.rules, answer.error)
@@ -200,7 +210,7 @@ class Running:
         if result.answer.error is not None or first.answer.error is not None:
             return
         ours, theirs = (self._book.get(one.key) or one.answer for one in (result, first))
-        messages = result.variant.body(result.case)["messages"]
+        messages = result.variant.told(result.case)["messages"]
 
         async def ask(body: Mapping[str, Any], which: int) -> Answer:
             found = await self._answer(body, result.repeat * _PER_REPEAT + which, None, "pairwise")
@@ -226,7 +236,7 @@ class Running:
         return found
 
     async def _asked(self, body: Mapping[str, Any], name: str) -> Answer:
-        offer = self._offers[body["model"]]
+        offer = self._offer(body["model"])
         _, _, usd = forecast.of_call(body, offer, self._experience.of(name))
         again = waits = 0
         async with self._purse.holding(max(usd.most, self._dearest.get(body["model"], 0.0))):
@@ -329,10 +339,16 @@ class _Held:
         await self._purse.give(self._usd)
 
 
+def _is_route(variant: Variant) -> bool:
+    """Whether a variant asks a route: neither answers that are there already, nor a registered prompt by its name."""
+    kept = variant.prompt.registered
+    return variant.recorded is None and not (kept is not None and variant.route == kept.model)
+
+
 def check_routes(plan: Plan, offers: Mapping[str, Offer]) -> None:
     """Raise `PlanInvalid` where the plan asks a route that this key may not call, or that is not for chat."""
     known = ", ".join(offers) or "none"
-    asked = [("routes", variant.route, "chat") for variant in plan.variants if variant.recorded is None]
+    asked = [("routes", variant.route, "chat") for variant in plan.variants if _is_route(variant)]
     asked += [("scorers", route, rule.scorer.task) for rule in plan.judged for route in rule.scorer.routes]
     problems = []
     for where, route, task in dict.fromkeys(asked):

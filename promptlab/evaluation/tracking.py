@@ -12,7 +12,7 @@ from promptlab.evaluation.cases import text_of
 from promptlab.evaluation.report import Report, Summary
 
 TABLE = "eval_results_table.json"
-_PARENT, _LOGGED = "mlflow.parentRunId", "mlflow.loggedArtifacts"
+_PARENT, _LOGGED, _PROMPTS = "mlflow.parentRunId", "mlflow.loggedArtifacts", "mlflow.linkedPrompts"
 _KIND = {"promptyard.kind": "evaluation"}
 
 
@@ -51,7 +51,12 @@ async def _log_variant(caller: Caller, experiment: str, report: Report, one: Sum
     params = {"prompt": variant.prompt.name}
     params |= {"outputs": variant.recorded} if variant.recorded else {"model_route": variant.route}
     params |= {name: text_of(value) for name, value in variant.parameters.items()}
-    if len(variant.prompt.messages) == 1:
+    kept = variant.prompt.registered
+    if kept is not None:
+        template = kept.template.template
+        params["prompt_version"] = f"{kept.name}/{kept.version}"
+        params["prompt_template"] = template if isinstance(template, str) else json.dumps(template, ensure_ascii=False)
+    elif len(variant.prompt.messages) == 1:
         params["prompt_template"] = variant.prompt.messages[0][1]
     else:
         params["prompt_template"] = json.dumps(variant.prompt.messages, ensure_ascii=False)
@@ -61,6 +66,8 @@ async def _log_variant(caller: Caller, experiment: str, report: Report, one: Sum
         if each.low is not None and each.high is not None:
             metrics |= {f"{name}/low": each.low, f"{name}/high": each.high}
     tags = {_PARENT: str(report.run_id), _LOGGED: json.dumps([{"path": TABLE, "type": "table"}]), **_KIND}
+    if kept is not None:
+        tags[_PROMPTS] = json.dumps([{"name": kept.name, "version": str(kept.version)}])
     if variant is not report.plan.baseline:
         tags["promptyard.verdict"] = str(report.verdict(variant.name))
     run, uri = await caller.begin_run(experiment, variant.name, RunLog(metrics, _short(params), tags))

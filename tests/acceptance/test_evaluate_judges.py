@@ -1,12 +1,14 @@
-"""Judges against a live server: what they ask, what is kept, and how they stand beside people."""
+"""Judges and registered prompts against a live server: what is asked, what is kept, how judges stand beside people."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from promptlab.evaluation.problems import PlanInvalid
 from tests.conftest import StartServer
 from tests.services.evaluations import calls, config, evaluate
 from tests.services.promptyard import Server
@@ -87,3 +89,77 @@ def test_recorded_answers_are_judged_beside_peoples_labels(evaluated: Server, tm
     with evaluated.client() as http:
         text = http.get("/get-artifact", params={"run_id": report.run_id, "path": "report.md"}).text
     assert "`relevance` beside people, `first`: agree 0.6" in text
+
+
+REGISTRY = "/api/2.0/mlflow"
+
+
+@pytest.fixture(scope="module")
+def registered(evaluated: Server) -> None:
+    """A prompt `greet` in two versions, the second `candidate`, and a dataset `greetings` of two records."""
+    prompt = {"key": "mlflow.prompt.is_prompt", "value": "true"}
+    chat = [{"role": "system", "content": "Be {{tone}}."}, {"role": "user", "content": "Hello {{who}}"}]
+    jinja = "{% if tone %}{{ tone }}: {% endif %}Hi {{ who }}"
+    with evaluated.client() as http:
+        http.post(f"{REGISTRY}/registered-models/create", json={"name": "greet", "tags": [prompt]}).raise_for_status()
+        for text, kind in ((json.dumps(chat), "chat"), (jinja, "text")):
+            config = json.dumps({"model_name": "echo", "max_tokens": 3})
+            tags = {"mlflow.prompt.text": text, "_mlflow_prompt_type": kind, "_mlflow_prompt_model_config": config}
+            listed = [prompt, *({"key": key, "value": value} for key, value in tags.items())]
+            body = {"name": "greet", "source": "dummy-source", "tags": listed}
+            http.post(f"{REGISTRY}/model-versions/create", json=body).raise_for_status()
+        named = {"name": "greet", "alias": "candidate", "version": "2"}
+        http.post(f"{REGISTRY}/registered-models/alias", json=named).raise_for_status()
+        datasets = "/api/3.0/mlflow/datasets"
+        made = http.post(f"{datasets}/create", json={"name": "greetings", "experiment_ids": ["0"]}).json()
+        records = [
+            {"inputs": {"who": who, "tone": "kind"}, "expectations": {"expected_response": who}}
+            for who in ("Ada", "Bob")
+        ]
+        http.post(
+            f"{datasets}/{made['dataset']['dataset_id']}/records", json={"records": json.dumps(records)}
+        ).raise_for_status()
+
+
+@pytest.mark.usefixtures("registered")
+def test_versions_of_a_registered_prompt_are_called_on_the_records_of_a_dataset(
+    evaluated: Server, tmp_path: Path
+) -> None:
+    prompts = {"now": "prompt:greet/1", "new": {"registered": "prompts:/greet@candidate"}}
+    plan: dict[str, Any] = {"cases": "dataset:greetings", "prompts": prompts, "scorers": ["contains"], "routes": []}
+    report = evaluate(evaluated, tmp_path, **plan, log=True)
+    assert [one.variant.name for one in report.variants] == ["now", "new"]
+    assert [one.variant.route for one in report.variants] == ["prompt:greet/1", "prompt:greet/2"]
+    # Three tokens of an answer: "echo: Hello Ada", and "echo: kind: Hi" without the name.
+    assert [one.metrics["contains"].value for one in report.variants] == [1, 0]
+    assert {one.answer.finish for one in report.results[2:]} == {"length"}
+    with evaluated.client() as http:
+        run = http.get(f"{REGISTRY}/runs/get", params={"run_id": report.run_ids["new"]}).json()["run"]
+        usage = http.get(f"/admin/usage/{report.results[0].answer.request_id}").json()
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert json.loads(tags["mlflow.linkedPrompts"]) == [{"name": "greet", "version": "2"}]
+    assert usage["prompt"] == "greet/1"
+    # On routes of the plan's, only the text is the version's.
+    other = evaluate(evaluated, tmp_path, **{**plan, "routes": ["echo"]})
+    assert [one.metrics["contains"].value for one in other.variants] == [1, 1]
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"prompts": {"p": "prompt:nobody"}}, "prompts.p: 'prompt:nobody' cannot be used: "),
+        ({"prompts": {"p": "prompt:greet@lost"}}, "prompts.p: 'prompt:greet@lost' cannot be used: "),
+        ({"prompts": {"p": "prompt:greet/9"}}, "prompts.p: 'prompt:greet/9' cannot be used: "),
+        ({"prompts": {"p": {"registered": "greet"}}}, "'greet' names no registered prompt"),
+        ({"prompts": {"p": {"registered": "prompt:greet/1", "system": "x"}}}, "registered stands alone"),
+        ({"prompts": {"p": "prompt:greet/1"}, "cases": [{"who": "x"}]}, "asks for 'tone'"),
+        ({"cases": "dataset:lost"}, "cases: the dataset 'lost' cannot be read: "),
+    ],
+)
+def test_what_the_server_does_not_keep_is_told(
+    evaluated: Server, tmp_path: Path, changed: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(PlanInvalid) as refused:
+        evaluate(evaluated, tmp_path, **changed)
+    assert why in str(refused.value)

@@ -27,6 +27,12 @@ class InvalidParameter(LabError):
     code = "INVALID_PARAMETER_VALUE"
 
 
+class NotConvertible(InvalidParameter):
+    """Spans that can be read and not be kept, or that do not say whose they are: all of a batch is refused."""
+
+    status = 422
+
+
 class AlreadyExists(LabError):
     """The name is taken. MLflow answers 400 here, not 409, and its clients rely on it."""
 

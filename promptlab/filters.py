@@ -40,6 +40,11 @@ class Entity(StrEnum):
     TAG = "tag"
     ATTRIBUTE = "attribute"
     DATASET = "dataset"
+    METADATA = "request_metadata"
+    SPAN = "span"
+    FEEDBACK = "feedback"
+    EXPECTATION = "expectation"
+    ISSUE = "issue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class Grammar:
     # The attributes to sort by, where they are others than those to filter by; `aliases` then are theirs.
     order_keys: frozenset[str] | None = None
     quoted_numbers: bool = False
+    # What may be asked of each entity, where it is not what may be asked of any text.
+    comparators: Mapping[Entity, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def filtered(self) -> frozenset[str]:
@@ -98,7 +105,7 @@ RUNS = Grammar(
         **dict.fromkeys(("attribute", "attributes", "attr", "run"), Entity.ATTRIBUTE),
         **dict.fromkeys(("dataset", "datasets"), Entity.DATASET),
     },
-    names=[entity.value for entity in Entity],
+    names=["metric", "parameter", "tag", "attribute", "dataset"],
     entity_word="Valid values are",
     text_keys=frozenset({"artifact_uri", "run_id", "run_name", "status", "user_id"}),
     number_keys=frozenset({"start_time", "end_time"}),
@@ -237,9 +244,8 @@ def _clause(tokens: _Tokens, grammar: Grammar) -> Clause:
     if comparator in PRESENCE:
         if entity not in grammar.presence:
             allowed = "tags and params" if Entity.PARAM in grammar.presence else "tags"
-            raise InvalidParameter(
-                f"IS NULL / IS NOT NULL is only supported for {allowed}, not for '{entity.value}' '{key}'"
-            )
+            what = f"'{entity.value}' '{key}'"
+            raise InvalidParameter(f"IS NULL / IS NOT NULL is only supported for {allowed}, not for {what}")
         return Clause(entity, key, comparator, None)
     value = _value(tokens, entity, key, grammar)
     _check_comparator(comparator, entity, key, value, grammar)
@@ -294,6 +300,8 @@ def _value(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> Value
         return _list(tokens, entity, key, grammar)
     if entity is Entity.METRIC or (entity is Entity.ATTRIBUTE and key in grammar.number_keys):
         return _number(token, entity, key, quoted=grammar.quoted_numbers)
+    if token.kind == "number" and entity in (Entity.FEEDBACK, Entity.EXPECTATION):
+        return float(token.text)
     if token.kind == "string":
         return token.text[1:-1].replace("''", "'")
     if token.kind == "name":
@@ -370,6 +378,8 @@ def _ill_formed_list() -> InvalidParameter:
 def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, grammar: Grammar) -> None:
     if entity is Entity.METRIC or (entity is Entity.ATTRIBUTE and key in grammar.number_keys):
         valid: tuple[str, ...] = NUMERIC
+    elif entity in grammar.comparators:
+        valid = grammar.comparators[entity]
     elif entity is Entity.ATTRIBUTE and key == "experiment_id":
         valid = ("!=", "=", *LISTS)
     elif entity is Entity.DATASET or (entity is Entity.ATTRIBUTE and key in grammar.list_keys):
@@ -378,7 +388,7 @@ def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, g
         valid = TEXT
     if comparator not in valid:
         raise InvalidParameter(f"Invalid comparator '{comparator}' not one of '{sorted(valid)}'")
-    if comparator in ("LIKE", "ILIKE") and isinstance(value, str) and len(value) > MAX_PATTERN:
+    if comparator in ("LIKE", "ILIKE", "RLIKE") and isinstance(value, str) and len(value) > MAX_PATTERN:
         raise InvalidParameter(f"The pattern for '{key}' is longer than {MAX_PATTERN} characters")
     if isinstance(value, tuple) != (comparator in LISTS):
         raise InvalidParameter(

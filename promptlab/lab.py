@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from promptlab import existing, filters, limits
 from promptlab.artifacts import Artifacts, proxied_path
+from promptlab.assessments import Assessments
 from promptlab.delivery import Delivery
 from promptlab.entities import (
     Experiment,
@@ -29,6 +30,7 @@ from promptlab.ports import Database
 from promptlab.registry import Registry
 from promptlab.scorers import Scorers
 from promptlab.store import Connection, experiments, metrics, migrations, runs, search
+from promptlab.traces import Traces
 from promptlab.webhooks import Webhooks
 
 DEFAULT_EXPERIMENT = 0
@@ -48,6 +50,8 @@ class Lab:
         self.evaluation_datasets = EvaluationDatasets(database)
         self.scorers = Scorers(database)
         self.webhooks = Webhooks(database, sending or Delivery())
+        self.traces = Traces(database)
+        self.assessments = Assessments(database)
         migrations.migrate(database)
         with database.read() as connection:
             missing = experiments.find(connection, DEFAULT_EXPERIMENT) is None

@@ -39,7 +39,7 @@ FLOORS = {
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["gateway.importers*", "gateway.lanes"],
         *["gateway.telemetry", "gateway.metrics"],
-        *["promptlab.store*", "promptlab.artifacts", "promptlab.client*", "promptlab.delivery"],
+        *["promptlab.store*", "promptlab.artifacts", "promptlab.client*", "promptlab.delivery", "promptlab.otlp"],
     ],
     "policy": [
         *[
@@ -71,7 +71,7 @@ FLOORS = {
             "promptlab.registry*",
             "promptlab.promptlab_runs",
             "promptlab.evaluation*",
-            *["promptlab.scorers", "promptlab.webhooks"],
+            *["promptlab.scorers", "promptlab.webhooks", "promptlab.traces*", "promptlab.assessments"],
             "promptlab.recipes*",
         ],
     ],
@@ -93,7 +93,8 @@ DOORS = {
     "httptools": ["gateway.providers.connection", "gateway.api.protocol", "gateway.bench*"],
     "uvloop": ["gateway.bench*"],
     "httpx": ["promptlab.client", "gateway.providers.litellm"],  # litellm is configured with httpx's, raises httpx's
-    "opentelemetry": ["gateway.telemetry"],
+    "opentelemetry": ["gateway.telemetry", "promptlab.otlp"],
+    "google": ["promptlab.otlp"],  # protobuf's runtime, whose messages opentelemetry-proto declares
     "prometheus_client": ["gateway.api.*"],
     "pyarrow": ["gateway.cli*", "promptlab.evaluation.cases"],
     "numpy": ["promptlab.evaluation.*"],
@@ -119,6 +120,7 @@ COMES_WITH = {
     "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
     "opentelemetry": "opentelemetry-sdk",
+    "google": "opentelemetry-exporter-otlp-proto-http",
 }
 # For annotations only: `promptlab.ports` names the connection it hands out.
 TYPING_ONLY = {"promptlab.ports": {"alembic", "sqlalchemy"}}
@@ -130,6 +132,7 @@ LAZY = {
     "jinja2": "*",
     "litellm": "*",
     "opentelemetry": "*",
+    "google": "*",
     "xllamacpp": "*",
     **dict.fromkeys(("numpy", "scipy", "jsonschema", "rapidfuzz", "sacrebleu", "pyarrow"), "*"),
     "promptlab.evaluation*": "gateway.*",
@@ -141,7 +144,7 @@ NOT_AT_START = [
     "gateway.bench",
     "gradio",
     "litellm",
-    "opentelemetry",
+    *["opentelemetry", "google.protobuf"],
     "xllamacpp",
     "pandas",
     "numpy",
@@ -193,6 +196,7 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
 STORE_TOOLS = {"search_registry", "schema_registry", "schema_datasets", "schema_webhooks"} | {
+    *("search_traces", "schema_traces", "spans"),
     "usage_days",
     "terms",
     "tables",

@@ -15,6 +15,7 @@ READS = frozenset(
         "logged-models/search",
         "datasets/search",
         "traces/search",
+        "traces/batchGetInfos",
     }
 )
 _PLACE = re.compile(r"/(?:ajax-)?api/\d\.\d/mlflow/(.*)")

@@ -10,16 +10,19 @@ from starlette.requests import ClientDisconnect
 
 from promptlab.api import (
     artifacts,
+    assessments,
     evaluation_datasets,
     experiments,
     logged_models,
     metrics,
     model_versions,
+    otlp,
     promptlab_runs,
     registered_models,
     runs,
     scorers,
     server_info,
+    traces,
     webhooks,
 )
 from promptlab.api.wire import failed
@@ -41,11 +44,21 @@ def create(database: Database, artifact_root: Path, *, private_webhooks: bool = 
     lab = Lab(database, Artifacts(artifact_root), sending)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     tracking = (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info)
-    for noun in (*tracking, registered_models, model_versions, evaluation_datasets, scorers, webhooks):
+    for noun in (
+        *tracking,
+        registered_models,
+        model_versions,
+        evaluation_datasets,
+        scorers,
+        webhooks,
+        traces,
+        assessments,
+    ):
         app.include_router(noun.served.router(lab))
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))
     app.include_router(model_versions.raw(lab))
+    app.include_router(otlp.raw(lab))
     app.add_exception_handler(HTTPException, _not_served)
     for kind in (LabError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _broken)

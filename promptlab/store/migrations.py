@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptlab.ports import Database, Migration
-from promptlab.store import schema, schema_datasets, schema_registry, schema_webhooks
+from promptlab.store import schema, schema_datasets, schema_registry, schema_traces, schema_webhooks
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -27,7 +27,15 @@ def _webhooks(operations: Operations) -> None:
     schema.metadata.create_all(operations.get_bind(), tables=schema_webhooks.TABLES, checkfirst=False)
 
 
-STEPS: Sequence[Migration] = (Migration(2, _registry), Migration(3, _datasets), Migration(4, _webhooks))
+def _traces(operations: Operations) -> None:
+    """Traces with their spans, and assessments."""
+    schema.metadata.create_all(operations.get_bind(), tables=schema_traces.TABLES, checkfirst=False)
+
+
+STEPS: Sequence[Migration] = (
+    *(Migration(2, _registry), Migration(3, _datasets), Migration(4, _webhooks)),
+    Migration(5, _traces),
+)
 
 
 def migrate(database: Database) -> None:

@@ -112,7 +112,7 @@ def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[b
             return tagged(connection, params, params.c.run, runs.c.number, clause)
         case Entity.TAG:
             return tagged(connection, tags, tags.c.run, runs.c.number, clause)
-        case Entity.DATASET:
+        case _:
             # No run has datasets yet, so none can match.
             return sa.false()
 
@@ -180,12 +180,12 @@ def _run_sort(connection: sa.Connection, order: Order) -> list[SortKey]:
         column = _RUN_COLUMNS[order.key]
         if not column.nullable:
             return [column_sort(connection, column, order.ascending)]
-        return _absent_last(column, int, order.ascending)
+        return absent_last(column, int, order.ascending)
     table = {Entity.METRIC: metrics, Entity.PARAM: params, Entity.TAG: tags}[order.entity]
     same = (table.c.run == runs.c.number) & (table.c.key == order.key)
     value = sa.select(table.c.value).where(same).scalar_subquery()
     if order.entity is not Entity.METRIC:
-        return _absent_last(binary(connection, value), str, order.ascending)
+        return absent_last(binary(connection, value), str, order.ascending)
     place = sa.select(sa.cast(metrics.c.nan, sa.Integer)).where(same).scalar_subquery()
     return [
         SortKey(sa.func.coalesce(place, 2, type_=sa.Integer), int),
@@ -193,7 +193,8 @@ def _run_sort(connection: sa.Connection, order: Order) -> list[SortKey]:
     ]
 
 
-def _absent_last(column: sa.ColumnElement[Any], type_: type[int] | type[str], ascending: bool) -> list[SortKey]:
+def absent_last(column: sa.ColumnElement[Any], type_: type[int] | type[str], ascending: bool) -> list[SortKey]:
+    """The keys that sort by a column which may be NULL: what has no value comes last either way."""
     nothing: Any = type_()
     return [
         SortKey(sa.case((column.is_(None), 1), else_=0), int),

@@ -28,8 +28,12 @@ def insert_missing(connection: sa.Connection, table: sa.Table, rows: Rows) -> No
 
 def insert_or_replace(connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
     """Insert `rows`; where the primary key is there already, its other columns take the new values."""
+    insert_or_replace_by(connection, table, [column.name for column in table.primary_key], rows)
+
+
+def insert_or_replace_by(connection: sa.Connection, table: sa.Table, keys: Sequence[str], rows: Rows) -> None:
+    """Insert `rows`; where these columns, unique together, are there already, the others take the new values."""
     if rows:
         insert = _insert(connection, table)
-        keys = [column.name for column in table.primary_key]
         new = {name: insert.excluded[name] for name in rows[0] if name not in keys}
         connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=new), rows)

@@ -17,7 +17,7 @@ from promptlab.filters import (
     parse_order_by,
 )
 
-METRIC, PARAM, TAG, ATTRIBUTE, DATASET = Entity
+METRIC, PARAM, TAG, ATTRIBUTE, DATASET, *_ = Entity
 
 
 @pytest.mark.parametrize(

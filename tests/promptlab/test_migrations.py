@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from promptlab.ports import Database
-from promptlab.store import migrations, schema_datasets, schema_registry, schema_webhooks
+from promptlab.store import migrations, schema_datasets, schema_registry, schema_traces, schema_webhooks
 
 #: The tables that each step added.
 ADDED: dict[int, tuple[sa.Table, ...]] = {
     2: schema_registry.TABLES,
     3: schema_datasets.TABLES,
     4: schema_webhooks.TABLES,
+    5: schema_traces.TABLES,
 }
 
 

@@ -25,6 +25,8 @@ SPAN_TYPE = "mlflow.spanType"
 SPAN_INPUTS = "mlflow.spanInputs"
 SPAN_OUTPUTS = "mlflow.spanOutputs"
 SPAN_USAGE = "mlflow.chat.tokenUsage"
+SPAN_MODEL = "mlflow.llm.model"
+SPAN_PROVIDER = "mlflow.llm.provider"
 SPAN_COST = "mlflow.llm.cost"
 TAG_PREFIX = "mlflow.traceTag."
 

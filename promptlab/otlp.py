@@ -135,7 +135,7 @@ def _span(span: Any, resource: Mapping[str, Any]) -> Span:
         id=span_id,
         parent=parent if parent.strip("0") else None,
         name=_text(span.name),
-        status=_STATUSES[span.status.code] if span.status.code < len(_STATUSES) else _STATUSES[0],
+        status=_STATUSES[span.status.code] if 0 <= span.status.code < len(_STATUSES) else _STATUSES[0],
         start=span.start_time_unix_nano,
         end=span.end_time_unix_nano or None,
         # The id MLflow knows the trace by follows from the trace's own, whatever the sender says.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from promptlab import existing, filters_traces, traces_derived
+from promptlab import existing, filters_traces, limits, semconv, traces_derived
 from promptlab.entities import Experiment, Page
 from promptlab.entities_traces import (
     ARTIFACT_LOCATION,
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 MAX_PAGE = 500
 MAX_LINKS = 100
+MAX_PROMPT = 500
 MAX_KEY, MAX_TAG_VALUE, MAX_NAME, MAX_PREVIEW = 250, 8000, 250, 65_536
 _TRACE_ID = re.compile(r"[A-Za-z0-9][\w\-:/.]{0,127}")
 _OPEN = ("STATE_UNSPECIFIED", IN_PROGRESS)
@@ -79,7 +80,7 @@ class Traces:
         """Keep a batch of spans, all or none. Traces they belong to are begun where nobody has spoken of them yet."""
         by_trace: dict[str, list[Span]] = defaultdict(list)
         for span in given:
-            by_trace[f"tr-{span.trace_id}"].append(span)
+            by_trace[f"tr-{span.trace_id}"].append(semconv.translated(span))
 
         def work(connection: Connection) -> None:
             experiment = existing.active_experiment(connection, experiment_id)
@@ -142,8 +143,10 @@ class Traces:
                 f"Invalid value {limit} for parameter 'max_results' supplied: must be 1 to {MAX_PAGE}"
             )
         clauses, orders = filters_traces.parse_filter(text), filters_traces.parse_order_by(order_by)
+        # What is beyond 64 bits is no experiment's number.
+        numbers = [number for one in experiment_ids if (number := limits.parse_experiment_id(one)) < 2**63]
+        experiments = [number for number in numbers if number >= 0]
         with self._database.read() as connection:
-            experiments = [existing.experiment(connection, one).id for one in experiment_ids]
             return search_traces.search_traces(connection, experiments, clauses, orders, limit, token)
 
     def set_tag(self, trace_id: str, key: str, value: str) -> None:
@@ -195,6 +198,9 @@ class Traces:
     def link_prompts(self, trace_id: str, versions: Sequence[tuple[str, str]]) -> None:
         """Note the versions of prompts that a trace made use of."""
         named = [f"{name}/{version}" for name, version in versions]
+        for one in named:
+            if len(one) > MAX_PROMPT:
+                raise InvalidParameter(f"The prompt '{one[:50]}…' has a name of more than {MAX_PROMPT} characters")
         self._write(trace_id, lambda connection, found: traces.link_prompts(connection, found.number, named))
 
     def _write(self, trace_id: str, work: Callable[[Connection, Trace], T]) -> T:

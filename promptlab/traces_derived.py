@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ import orjson
 from promptlab.entities_traces import SESSION, SPAN_INPUTS, SPAN_OUTPUTS, TAG_PREFIX, USER, Span
 
 MAX_PREVIEW = 1000
+# No trace counts this much: it is what still can be written.
+MAX_COUNT = 2**63 - 1
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 _MORE_TOKENS = ("cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation_input_tokens_above_1hr")
 _COSTS = ("input_cost", "output_cost", "total_cost")
@@ -50,7 +53,7 @@ def _total(
         for key in (*keys, *more):
             value = counts.get(key)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                total[key] = total.get(key, zero) + value
+                total[key] = min(total.get(key, zero) + value, MAX_COUNT)
     return total
 
 
@@ -120,7 +123,7 @@ def _preview(value: object, role: str) -> str | None:
     if value is None:
         return None
     parsed = _parsed(value)
-    text = _last_message(parsed, role) or text_of(value)
+    text = _last_message(parsed, role) or (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= MAX_PREVIEW else text[: MAX_PREVIEW - 3] + "..."
 
 

@@ -25,7 +25,7 @@ FLOORS = {
         ],
         *["promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits*", "promptlab.names", "promptlab.sources"],
-        "promptlab.prompt_template",
+        *["promptlab.prompt_template", "promptlab.semconv"],
     ],
     "machinery": [
         *[

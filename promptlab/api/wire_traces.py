@@ -52,7 +52,11 @@ def labels(value: Any, path: str) -> dict[str, str]:
 
 def anything(value: Any, path: str) -> Any:
     """Any JSON, but for texts that PostgreSQL cannot keep."""
-    if b"\\u0000" in orjson.dumps(value):
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        raise InvalidParameter(f"'{path}' is nested too deep") from None
+    if b"\\u0000" in text:
         raise InvalidParameter(f"'{path}' holds a NUL character")
     return value
 

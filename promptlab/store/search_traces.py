@@ -53,7 +53,8 @@ def search_traces(
     token: str | None,
 ) -> Page[Trace]:
     """Traces of these experiments for which every clause holds, whole, newest first unless `orders` say otherwise."""
-    query = sa.select(traces).where(traces.c.experiment.in_(experiments))
+    wanted: sa.BindParameter[Any] = sa.bindparam("experiments", list(experiments), expanding=True, literal_execute=True)
+    query = sa.select(traces).where(traces.c.experiment.in_(wanted))
     of_one_span: list[sa.ColumnElement[bool]] = []
     for clause in clauses:
         if clause.entity is Entity.SPAN:

@@ -9,6 +9,12 @@ import pytest
 
 from tests.promptlab.tracing import Client, new_id
 
+
+def deep(levels: int) -> object:
+    """A list in a list in a list…"""
+    return [deep(levels - 1)] if levels else 1
+
+
 SOURCE = {"source_type": "HUMAN", "source_id": "me"}
 
 
@@ -125,13 +131,14 @@ def test_changes_are_what_the_mask_names(api: Judged) -> None:
         {"feedback": 5},
         {"expectation": {"value": 1}},
         {"feedback": {"value": "\0"}},
+        {"feedback": {"value": deep(300)}},
         {"feedback": {"value": "x" * 70_000}},
         {"feedback": None, "expectation": {"serialized_value": {"value": "{"}}},
         {"metadata": {"k": 5}},
         {"create_time": "now"},
         {"span_id": "x" * 300},
     ],
-    ids=str,
+    ids=lambda said: str(said)[:60],
 )
 def test_what_cannot_be_kept(api: Judged, said: dict[str, Any]) -> None:
     good = {"assessment_name": "q", "source": SOURCE, "feedback": {"value": True}}

@@ -148,6 +148,16 @@ def test_batches_come_in_protobuf_and_folded(api: Client, encoding: str) -> None
     assert base64.b64decode(found["links"][0]["span_id"]) == b"87654321"
 
 
+def test_what_is_out_of_bounds_is_kept_as_far_as_it_goes(api: Client) -> None:
+    trace, most = new_id(), 2**63 - 1
+    spans = [span(trace, "s", "1" * 16, gen_ai__usage__input_tokens=most, gen_ai__usage__output_tokens=5) for _ in "ab"]
+    api.send(*(one | {"status": {"code": code}, "name": ""} for one, code in zip(spans, (-1, 99), strict=True)))
+    found = api("GET", "traces/get", trace_id=trace)["trace"]
+    assert {one["status"]["code"] for one in found["spans"]} == {"STATUS_CODE_UNSET"}
+    usage = json.loads(found["trace_info"]["trace_metadata"]["mlflow.trace.tokenUsage"])
+    assert usage == {"input_tokens": most, "output_tokens": 10, "total_tokens": most}
+
+
 def test_batches_that_are_refused_leave_nothing(api: Client) -> None:
     trace = new_id()
     good, headers = span(trace), {"x-mlflow-experiment-id": api.experiment}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -75,6 +76,25 @@ class Traces:
             return _whole(connection, said.id)
 
         return self._database.write(work)
+
+    def begin(self, experiment_id: str, timestamp: int, metadata: Mapping[str, str], tags: Mapping[str, str]) -> Trace:
+        """A new trace, under way, as clients of MLflow's second protocol begin one."""
+        begun = Trace(0, uuid.uuid4().hex, 0, timestamp, duration=None, state=IN_PROGRESS, metadata=metadata, tags=tags)
+        return self.start(experiment_id, begun)
+
+    def end(
+        self, trace_id: str, timestamp: int, state: str, metadata: Mapping[str, str], tags: Mapping[str, str]
+    ) -> Trace:
+        """The trace, over. Metadata and tags add to what is there."""
+        _check_labels(metadata, tags)
+
+        def work(connection: Connection, found: Trace) -> Trace:
+            traces.update(connection, found.number, duration=timestamp - found.timestamp, state=state)
+            traces.set_metadata(connection, found.number, metadata)
+            traces.set_tags(connection, found.number, {key: tags[key] for key in tags if key not in _OURS})
+            return _whole(connection, trace_id)
+
+        return self._write(trace_id, work)
 
     def log_spans(self, experiment_id: str, given: Sequence[Span], run_id: str | None) -> None:
         """Keep a batch of spans, all or none. Traces they belong to are begun where nobody has spoken of them yet."""
@@ -303,13 +323,17 @@ def _check(said: Trace) -> None:
             f"Invalid value '{said.id[:150]}' for parameter 'trace.trace_info.trace_id' supplied: "
             "letters, digits and any of -_:/. make up an id of at most 128"
         )
-    for key, value in said.tags.items():
-        _check_label(key, value, "tag")
-    for key, value in said.metadata.items():
-        _check_label(key, value, "metadata")
+    _check_labels(said.metadata, said.tags)
     for name in ("request_preview", "response_preview", "client_request_id"):
         if len(getattr(said, name) or "") > MAX_PREVIEW:
             raise InvalidParameter(f"'{name}' exceeds the maximum length of {MAX_PREVIEW} characters")
+
+
+def _check_labels(metadata: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        _check_label(key, value, "tag")
+    for key, value in metadata.items():
+        _check_label(key, value, "metadata")
 
 
 def _check_label(key: str, value: str, what: str) -> None:

@@ -23,6 +23,7 @@ from promptlab.api import (
     scorers,
     server_info,
     traces,
+    traces_v2,
     webhooks,
 )
 from promptlab.api.wire import failed
@@ -44,16 +45,8 @@ def create(database: Database, artifact_root: Path, *, private_webhooks: bool = 
     lab = Lab(database, Artifacts(artifact_root), sending)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     tracking = (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info)
-    for noun in (
-        *tracking,
-        registered_models,
-        model_versions,
-        evaluation_datasets,
-        scorers,
-        webhooks,
-        traces,
-        assessments,
-    ):
+    traced = (traces, traces_v2, assessments)
+    for noun in (*tracking, *traced, registered_models, model_versions, evaluation_datasets, scorers, webhooks):
         app.include_router(noun.served.router(lab))
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from promptlab import assessments
-from promptlab.api.wire import Arguments, Field, Fields, boolean, decode, message, required, string
+from promptlab.api.wire import Arguments, Converter, Field, Fields, boolean, decode, message, required, string
 from promptlab.entities_traces import SOURCES, STATES, Assessment, Span, Trace
 from promptlab.errors import InvalidParameter
 
@@ -61,7 +61,9 @@ def anything(value: Any, path: str) -> Any:
     return value
 
 
-def _choice(names: Sequence[str]) -> Any:
+def choice(names: Sequence[str]) -> Converter:
+    """One of these names, or its number."""
+
     def convert(value: Any, path: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
             return names[value]
@@ -75,7 +77,7 @@ def _choice(names: Sequence[str]) -> Any:
 
 _EXPERIMENT: Fields = {"experiment_id": Field(string)}
 LOCATION: Fields = {"type": Field(anything), "mlflow_experiment": Field(message(_EXPERIMENT))}
-_SOURCE: Fields = {"source_type": Field(_choice(SOURCES), default=SOURCES[0]), "source_id": Field(string, default="")}
+_SOURCE: Fields = {"source_type": Field(choice(SOURCES), default=SOURCES[0]), "source_id": Field(string, default="")}
 _ERROR: Fields = {name: Field(string) for name in ("error_code", "error_message", "stack_trace")}
 _ASSESSMENT: Fields = {
     "assessment_id": Field(string),
@@ -102,7 +104,7 @@ _INFO: Fields = {
     "response_preview": Field(string),
     "request_time": Field(timestamp),
     "execution_duration": Field(duration),
-    "state": Field(_choice(STATES), default=STATES[0]),
+    "state": Field(choice(STATES), default=STATES[0]),
     "trace_metadata": Field(labels, default={}),
     "assessments": Field(lambda value, path: value, default=()),
     "tags": Field(labels, default={}),

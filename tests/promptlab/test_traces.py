@@ -255,3 +255,22 @@ def test_what_is_said_of_a_trace_is_checked(api: Client) -> None:
     # Without a place it is of the experiment `Default`; every state may be a number.
     kept = api("POST", "traces", trace={"traceInfo": {"traceId": good["trace_id"], "state": 2}})["trace"]["trace_info"]
     assert (kept["state"], kept["trace_location"]["mlflow_experiment"]) == ("ERROR", {"experiment_id": "0"})
+
+
+def test_clients_before_the_third_protocol(api: Client) -> None:
+    said = {"request_metadata": [{"key": "m", "value": "1"}], "tags": [{"key": "mlflow.traceName", "value": "old"}]}
+    begun = api("POST", "traces", V2, experiment_id=api.experiment, timestamp_ms="1000", **said)["trace_info"]
+    trace = begun["request_id"]
+    assert (begun["status"], begun["timestamp_ms"], begun["execution_time_ms"]) == ("IN_PROGRESS", 1000, 0)
+    assert {"key": "mlflow.traceName", "value": "old"} in begun["tags"]
+    more = {"request_metadata": [{"key": "n", "value": "2"}], "tags": [{"key": "t", "value": "u"}]}
+    ended = api("PATCH", f"traces/{trace}", V2, timestamp_ms=3500, status="OK", **more)["trace_info"]
+    assert (ended["status"], ended["execution_time_ms"]) == ("OK", 2500)
+    assert {one["key"] for one in ended["request_metadata"]} >= {"m", "n"}
+    assert api("GET", f"traces/{trace}/info", V2)["trace_info"] == ended
+    asked = {"experiment_ids": [api.experiment], "filter": "tags.t = 'u'", "max_results": 1}
+    assert api("GET", "traces", V2, **asked)["traces"] == [ended]
+    assert api("GET", "traces", V2, experiment_ids=[api.experiment], filter="status = 'ERROR'") == {}
+    assert api.ask("PATCH", "traces/none", V2, timestamp_ms=1, status="OK").status_code == 404
+    assert api.ask("PATCH", f"traces/{trace}", V2, timestamp_ms=1, status="FINE").status_code == 400
+    assert api.ask("POST", "traces", V2, experiment_id=api.experiment).status_code == 400

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from promptlab.entities_traces import Assessment
+from promptlab.entities_traces import SESSION, Assessment
 from promptlab.store.schema_traces import assessments
 from promptlab.store.upsert import insert_new
 
@@ -68,6 +68,7 @@ def _values(assessment: Assessment) -> dict[str, Any]:
         **{name: getattr(assessment, name) for name in (*_SAME, *_ALSO)},
         **{name: _dumped(getattr(assessment, name)) for name in _JSON},
         "value": orjson.dumps(value).decode(),
+        "session": (assessment.metadata or {}).get(SESSION),
         "figure": float(value) if is_number else None,
     }
 

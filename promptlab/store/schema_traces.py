@@ -81,6 +81,8 @@ assessments = sa.Table(
     sa.Column("span_id", sa.Text),
     sa.Column("rationale", sa.Text),
     sa.Column("metadata", sa.Text),
+    # Of one that is about a whole session, which its metadata names: it holds for all traces of that.
+    sa.Column("session", sa.Text),
     sa.Column("overrides", sa.Text),
     sa.Column("valid", sa.Boolean, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),

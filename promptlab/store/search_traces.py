@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from promptlab.entities import Page
-from promptlab.entities_traces import LINKED_PROMPTS, SOURCE_RUN, Trace
+from promptlab.entities_traces import LINKED_PROMPTS, SESSION, SOURCE_RUN, Trace
 from promptlab.errors import InvalidParameter
 from promptlab.filters import Clause, Entity, Order
 from promptlab.store import traces as trace_store
@@ -60,7 +60,7 @@ def search_traces(
         if clause.entity is Entity.SPAN:
             of_one_span.append(_span_clause(connection, clause))
         else:
-            query = query.where(_clause(connection, clause))
+            query = query.where(_clause(connection, clause, traces.c.experiment.in_(wanted)))
     if of_one_span:
         query = query.where(traces.c.number.in_(sa.select(spans.c.trace).where(*of_one_span)))
     keys = [key for order in orders for key in _sort(connection, order)]
@@ -79,7 +79,7 @@ def search_traces(
     return Page(trace_store.complete(connection, [trace_store.from_row(row) for row in rows]), next_token)
 
 
-def _clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
+def _clause(connection: sa.Connection, clause: Clause, within: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     match clause.entity:
         case Entity.ATTRIBUTE:
             return _holds(connection, _COLUMNS[clause.key], clause)
@@ -92,7 +92,7 @@ def _clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]
             mine = (assessments.c.kind == "issue") & (beginning(assessments.c.name) == beginning(_text(clause)))
             return traces.c.number.in_(sa.select(assessments.c.trace).where(mine, assessments.c.name == clause.value))
         case _:
-            return _assessment_clause(connection, clause)
+            return _assessment_clause(connection, clause, within)
 
 
 def _text(clause: Clause) -> sa.ColumnElement[str]:
@@ -115,26 +115,35 @@ def _label_clause(connection: sa.Connection, table: sa.Table, clause: Clause) ->
     return said
 
 
-def _assessment_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
-    having = sa.select(assessments.c.trace).where(
+def _assessment_clause(
+    connection: sa.Connection, clause: Clause, within: sa.ColumnElement[bool]
+) -> sa.ColumnElement[bool]:
+    judged = [
         beginning(assessments.c.name) == beginning(sa.literal(clause.key, sa.Text)),
         assessments.c.name == clause.key,
         assessments.c.kind == _KINDS[clause.entity],
         assessments.c.valid.is_(sa.true()),
+    ]
+    if clause.comparator not in ("IS NULL", "IS NOT NULL"):
+        judged.append(_value_clause(connection, clause))
+    mine = traces.c.number
+    here = assessments.c.trace.in_(sa.select(mine).where(within).correlate(None))
+    sessions = sa.select(assessments.c.session).where(*judged, assessments.c.session.is_not(None), here)
+    same = sa.select(trace_metadata.c.trace).where(
+        trace_metadata.c.key == SESSION, trace_metadata.c.value.in_(sessions)
     )
-    match clause.comparator:
-        case "IS NULL":
-            return traces.c.number.not_in(having)
-        case "IS NOT NULL":
-            return traces.c.number.in_(having)
+    found = mine.in_(sa.select(assessments.c.trace).where(*judged)) | mine.in_(same)
+    return ~found if clause.comparator == "IS NULL" else found
+
+
+def _value_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
     if isinstance(clause.value, float):
-        return traces.c.number.in_(having.where(compare(connection, assessments.c.figure, clause)))
+        return compare(connection, assessments.c.figure, clause)
     if clause.comparator in ("=", "!="):
         # Values are kept as JSON: `true` and 5 are asked for by their JSON, texts by themselves.
-        shown = orjson.dumps(clause.value).decode()
-        same = assessments.c.value.in_([str(clause.value), shown])
-        return traces.c.number.in_(having.where(same if clause.comparator == "=" else ~same))
-    return traces.c.number.in_(having.where(_holds(connection, assessments.c.value, clause)))
+        same = assessments.c.value.in_([str(clause.value), orjson.dumps(clause.value).decode()])
+        return same if clause.comparator == "=" else ~same
+    return _holds(connection, assessments.c.value, clause)
 
 
 def _span_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:

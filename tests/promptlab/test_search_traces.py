@@ -35,6 +35,9 @@ def found_traces(api: Client) -> dict[str, str]:
         api("POST", f"traces/{made[trace]}/assessments", assessment=judged)
     expected = {"assessment_name": "wanted", "source": source, "expectation": {"value": "yes, please"}}
     api("POST", f"traces/{made['c']}/assessments", assessment=expected)
+    # Of a whole session: it holds for b, which is of that session too.
+    whole = {"assessment_name": "calm", "source": source, "feedback": {"value": "very"}}
+    api("POST", f"traces/{made['c']}/assessments", assessment=whole | {"metadata": {"mlflow.trace.session": "s"}})
     api("POST", "traces/link-prompts", V2, trace_id=made["c"], prompt_versions=[{"name": "greet", "version": "2"}])
     return made
 
@@ -80,6 +83,10 @@ FOUND = {
     "expectation.wanted LIKE '%please%'": "c",
     "expectation.wanted RLIKE '^.yes'": "c",
     "expectation.good IS NOT NULL": "",
+    "feedback.calm = 'very'": "cb",
+    "feedback.calm != 'very'": "",
+    "feedback.calm IS NULL": "a",
+    "feedback.calm IS NOT NULL AND status = 'OK'": "c",
     "prompt = 'greet/2'": "c",
     "prompt = 'greet/1'": "",
     "issue.id = 'i'": "",

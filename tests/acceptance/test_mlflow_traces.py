@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.acceptance.test_mlflow_client import ROUTES, SETTINGS
 from tests.conftest import StartServer
+from tests.services.upstream import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -160,3 +162,24 @@ def test_opentelemetrys_own_exporter(mlflow: Any, experiment: str, server: str) 
     assert [one.name for one in found.data.spans] == ["checkout", "pay"]
     assert found.data.spans[1].attributes["amounts"] == [1, 2]
     assert (found.info.state, found.info.tags["service.name"]) == ("OK", "shop")
+
+
+def test_a_gateway_traces_its_calls_to_a_tracking_server(
+    mlflow: Any, experiment: str, server: str, start_servers: StartServer
+) -> None:
+    told = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": server,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-mlflow-experiment-id={experiment}",
+        "OTEL_BSP_SCHEDULE_DELAY": "20",
+    }
+    gateway = start_servers(ROUTES, admin_key=None, env=told)
+    asked = {"model": "fake", "messages": [{"role": "user", "content": "the secret"}]}
+    assert httpx.post(f"{gateway.url}/v1/chat/completions", json=asked).status_code == 200
+
+    def arrived() -> list[Any]:
+        return list(mlflow.search_traces(locations=[experiment], filter_string="status = 'OK'", return_type="list"))
+
+    [found] = until(arrived)
+    assert [one.span_type for one in found.data.spans] == ["CHAT_MODEL", "CHAT_MODEL"]
+    assert found.info.token_usage["total_tokens"] == 5
+    assert "secret" not in str(found.to_dict())

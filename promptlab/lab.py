@@ -50,7 +50,7 @@ class Lab:
         self.evaluation_datasets = EvaluationDatasets(database)
         self.scorers = Scorers(database)
         self.webhooks = Webhooks(database, sending or Delivery())
-        self.traces = Traces(database)
+        self.traces = Traces(database, artifacts)
         self.assessments = Assessments(database)
         migrations.migrate(database)
         with database.read() as connection:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from promptlab import existing, filters_traces, limits, semconv, traces_derived
+from promptlab.artifacts import Artifacts, proxied_path
 from promptlab.entities import Experiment, Page
 from promptlab.entities_traces import (
     ARTIFACT_LOCATION,
@@ -36,7 +37,7 @@ MAX_PAGE = 500
 MAX_LINKS = 100
 MAX_PROMPT = 500
 MAX_KEY, MAX_TAG_VALUE, MAX_NAME, MAX_PREVIEW = 250, 8000, 250, 65_536
-_TRACE_ID = re.compile(r"[A-Za-z0-9][\w\-:/.]{0,127}")
+_TRACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,127}")
 _OPEN = ("STATE_UNSPECIFIED", IN_PROGRESS)
 _OURS = (SPANS_LOCATION, ARTIFACT_LOCATION)
 
@@ -44,9 +45,10 @@ _OURS = (SPANS_LOCATION, ARTIFACT_LOCATION)
 class Traces:
     """Traces and their spans. Safe to call from many threads; each call is atomic and durable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, artifacts: Artifacts) -> None:
         """The tables are there already: `Lab` sees to it."""
         self._database = database
+        self._artifacts = artifacts
 
     def start(self, experiment_id: str, said: Trace) -> Trace:
         """Keep what is said of a trace. Of one whose spans came first it is said with more weight than they have."""
@@ -186,7 +188,7 @@ class Traces:
         self._write(trace_id, work)
 
     def delete(self, experiment_id: str, ids: Sequence[str], until: int | None, most: int | None) -> int:
-        """Remove traces of an experiment: those named, or those no younger than `until`; how many there were."""
+        """Remove traces and their files: those named, or those no younger than `until`; how many there were."""
         if bool(ids) == (until is not None):
             raise InvalidParameter("Either 'max_timestamp_millis' or 'request_ids' must be specified, but not both")
         if ids and most is not None:
@@ -194,11 +196,17 @@ class Traces:
         if most is not None and most <= 0:
             raise InvalidParameter(f"'max_traces' must be a positive integer, received {most}")
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> tuple[Experiment, list[str]]:
             experiment = existing.experiment(connection, experiment_id)
-            return traces.delete(connection, experiment.id, ids, until, most)
+            return experiment, traces.delete(connection, experiment.id, ids, until, most)
 
-        return self._database.write(work)
+        experiment, gone = self._database.write(work)
+        for trace_id in gone:
+            # Clients keep a copy of the spans here, with all that went in and out.
+            folder = proxied_path(_folder(experiment, trace_id))
+            if folder is not None:
+                self._artifacts.delete(folder)
+        return len(gone)
 
     def link_to_run(self, ids: Sequence[str], run_id: str) -> None:
         """Have traces belong to a run, beside the one they were made in."""
@@ -253,7 +261,11 @@ def _begun(trace_id: str, experiment: Experiment, spans: Sequence[Span]) -> Trac
 
 
 def _artifacts(experiment: Experiment, trace_id: str) -> dict[str, str]:
-    return {ARTIFACT_LOCATION: f"{experiment.artifact_location.rstrip('/')}/traces/{trace_id}/artifacts"}
+    return {ARTIFACT_LOCATION: f"{_folder(experiment, trace_id)}/artifacts"}
+
+
+def _folder(experiment: Experiment, trace_id: str) -> str:
+    return f"{experiment.artifact_location.rstrip('/')}/traces/{trace_id}"
 
 
 def _derive(connection: Connection, trace: Trace, experiment: Experiment, new: Sequence[Span]) -> None:
@@ -321,7 +333,7 @@ def _check(said: Trace) -> None:
     if not _TRACE_ID.fullmatch(said.id):
         raise InvalidParameter(
             f"Invalid value '{said.id[:150]}' for parameter 'trace.trace_info.trace_id' supplied: "
-            "letters, digits and any of -_:/. make up an id of at most 128"
+            "letters, digits, dashes and underscores make up an id of at most 128"
         )
     _check_labels(said.metadata, said.tags)
     for name in ("request_preview", "response_preview", "client_request_id"):

@@ -86,22 +86,25 @@ def link_prompts(connection: sa.Connection, number: int, prompts: Iterable[str])
     insert_missing(connection, trace_prompts, [{"trace": number, "prompt": one} for one in dict.fromkeys(prompts)])
 
 
-def delete(connection: sa.Connection, experiment: int, ids: Sequence[str], until: int | None, most: int | None) -> int:
-    """Remove traces of an experiment: these, or those no younger than `until`, the oldest first; how many."""
-    query = sa.select(traces.c.number).where(traces.c.experiment == experiment)
+def delete(
+    connection: sa.Connection, experiment: int, ids: Sequence[str], until: int | None, most: int | None
+) -> list[str]:
+    """Remove traces of an experiment: these, or those no younger than `until`, the oldest first; their ids."""
+    query = sa.select(traces.c.number, traces.c.id).where(traces.c.experiment == experiment)
     if until is not None:
         query = query.where(traces.c.timestamp <= until)
     query = query.order_by(traces.c.timestamp, traces.c.id).with_for_update()
     if most is not None:
         query = query.limit(most)
-    numbers: list[int] = []
+    gone: list[sa.Row[Any]] = []
     for start in range(0, len(ids), _BATCH):
-        numbers += connection.scalars(query.where(traces.c.id.in_(ids[start : start + _BATCH])))
+        gone += connection.execute(query.where(traces.c.id.in_(ids[start : start + _BATCH])))
     if not ids:
-        numbers = list(connection.scalars(query))
-    for start in range(0, len(numbers), _BATCH):
-        connection.execute(sa.delete(traces).where(traces.c.number.in_(numbers[start : start + _BATCH])))
-    return len(numbers)
+        gone = list(connection.execute(query))
+    for start in range(0, len(gone), _BATCH):
+        numbers = [row.number for row in gone[start : start + _BATCH]]
+        connection.execute(sa.delete(traces).where(traces.c.number.in_(numbers)))
+    return [row.id for row in gone]
 
 
 def complete(connection: sa.Connection, found: Sequence[Trace]) -> list[Trace]:

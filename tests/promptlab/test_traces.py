@@ -212,6 +212,10 @@ def test_tags_links_and_removal(api: Client) -> None:
     assert api.search(f"attributes.run_id = '{run}'") == [traces[1], traces[0]]
     assert api.ask("POST", "traces/link-to-run", V2, trace_ids=["t"] * 101, run_id=run).status_code == 400
     assert api.ask("POST", "traces/link-to-run", V2, trace_ids=traces, run_id="none").status_code == 404
+    files = "/api/2.0/mlflow-artifacts/artifacts"
+    kept = [f"{files}/{api.experiment}/traces/{trace}/artifacts/traces.json" for trace in traces]
+    for file in kept:
+        assert api.http.put(file, content=b"{}").status_code == 200
     delete = {"prefix": V2, "experiment_id": api.experiment}
     for fields in (
         {},
@@ -226,6 +230,7 @@ def test_tags_links_and_removal(api: Client) -> None:
         "traces_deleted": 1
     }
     assert api.search() == [traces[2], traces[1]]
+    assert [api.http.get(file).status_code for file in kept] == [404, 200, 200, 404]
     delete["prefix"] = V3
     assert api("POST", "traces/delete-traces", **delete, max_timestamp_millis=newest) == {"traces_deleted": 2}
     assert api.search() == []
@@ -235,6 +240,7 @@ def test_what_is_said_of_a_trace_is_checked(api: Client) -> None:
     good = {"trace_id": new_id(), "state": "OK"}
     for bad in (
         {"trace_id": "no blanks"},
+        {"trace_id": "no/slash"},
         {"trace_id": ""},
         {"state": "WELL"},
         {"request_time": "yesterday"},

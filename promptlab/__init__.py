@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    cases: str | Path | Sequence[Mapping[str, Any]],
+    cases: Any,
     prompts: Mapping[str, Any],
     routes: str | Sequence[str] = (),
     scorers: Sequence[Any] = (),
@@ -35,8 +35,8 @@ def evaluate(
 ) -> Report:
     """Every prompt on every route, on every case: answered, scored, compared with the baseline, and logged as runs.
 
-    The arguments are those of a plan's file (`promptyard eval`); a scorer may be a Python function as well,
-    `function(output, case)`. `gate` is a condition such as `pass >= 0.9 and cost <= baseline * 1.1`, which
+    The arguments are those of a plan's file (`promptyard eval`). `cases` may be a file, mappings, or a data frame; a
+    scorer may be a Python function as well, `function(output, case)`. `gate` is a condition such as `pass >= 0.9`, that
     `Report.passed` then tells; `settled` wants it to hold for the whole of each interval. Answers are kept in the file
     `answers` as they come: run again, what is there is not asked again. Works inside a notebook.
 
@@ -44,8 +44,12 @@ def evaluate(
     """
     from promptlab.evaluation import evaluating
 
+    if not isinstance(cases, str | Path):
+        # A table of pandas' or polars' says its rows itself.
+        told = getattr(cases, "to_dicts", None) or getattr(cases, "to_dict", None)
+        rows = list(cases) if told is None else told() if hasattr(cases, "to_dicts") else told("records")
     document = {
-        "cases": str(cases) if isinstance(cases, Path) else cases if isinstance(cases, str) else list(cases),
+        "cases": str(cases) if isinstance(cases, str | Path) else rows,
         "prompts": dict(prompts),
         "routes": routes if isinstance(routes, str) else list(routes),
         "outputs": outputs if isinstance(outputs, str) else list(outputs),

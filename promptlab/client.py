@@ -294,7 +294,7 @@ class Visitor:
 
     async def _answered(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            answer = await self._http.request(method, path, headers=self._headers, **arguments)
+            answer = await self._http.request(method, path, **{"headers": self._headers, **arguments})
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if answer.status_code >= 400:

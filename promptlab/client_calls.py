@@ -88,11 +88,15 @@ class Caller(Visitor):
         found = await self._call("GET", "/v1/models")
         return {entry["id"]: _offer(entry) for entry in found.get("data", ())}
 
-    async def answer(self, body: Mapping[str, Any]) -> Answer:
-        """One chat answer, whole; of a body with `input`, its embedding as JSON."""
+    async def answer(self, body: Mapping[str, Any], *, anew: bool = False) -> Answer:
+        """One chat answer, whole; of a body with `input`, its embedding as JSON.
+
+        `anew`: not the one that a route's cache keeps.
+        """
+        headers = {**self._headers, "cache-control": "no-cache"} if anew else self._headers
         began = time.perf_counter()
         path = "/v1/embeddings" if "input" in body else "/v1/chat/completions"
-        got = await self._answered("POST", path, json=body, timeout=_ANSWER_SECONDS)
+        got = await self._answered("POST", path, json=body, headers=headers, timeout=_ANSWER_SECONDS)
         latency = time.perf_counter() - began
         try:
             document = got.json()

@@ -229,13 +229,14 @@ class Running:
         async with self._asking.setdefault(key, asyncio.Lock()):
             found = self._book.get(key)
             if found is None:
-                found = await self._asked(body, name)
+                # A repeat is another answer, not the first again from a route's cache.
+                found = await self._asked(body, name, anew=repeat > 0)
                 if found.error is None:
                     self._book.add(key, found)
         self._asking.pop(key, None)
         return found
 
-    async def _asked(self, body: Mapping[str, Any], name: str) -> Answer:
+    async def _asked(self, body: Mapping[str, Any], name: str, *, anew: bool) -> Answer:
         offer = self._offer(body["model"])
         _, _, usd = forecast.of_call(body, offer, self._experience.of(name))
         again = waits = 0
@@ -243,7 +244,7 @@ class Running:
             while True:
                 await asyncio.sleep(max(0.0, self._resume - time.monotonic()))
                 try:
-                    answer = await self._caller.answer(body)
+                    answer = await self._caller.answer(body, anew=anew)
                 except CallFailed as error:
                     if error.status in _HOPELESS or error.code == _SPENT:
                         raise Stopped(f"The server refuses to go on: {error}") from None

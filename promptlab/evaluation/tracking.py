@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from promptlab import limits
 from promptlab.client_calls import Caller, RunLog
@@ -84,4 +85,9 @@ async def _log_variant(caller: Caller, experiment: str, report: Report, one: Sum
 def _short(params: dict[str, str]) -> dict[str, str]:
     """Params within MLflow's limit: what is longer is in the run's files anyway, and is cut with a sign of it."""
     most = limits.MAX_PARAM_VALUE
-    return {name: text if len(text) <= most else text[: most - 1] + "…" for name, text in params.items()}
+    return {_key(name): text if len(text) <= most else text[: most - 1] + "…" for name, text in params.items()}
+
+
+def _key(name: str) -> str:
+    """A parameter's name as MLflow takes it."""
+    return re.sub(r"[^\w.\- ]", "_", name)[: limits.MAX_KEY].strip(". ") or "_"

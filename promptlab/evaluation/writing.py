@@ -40,7 +40,8 @@ def markdown(report: Report) -> str:
     for one in report.judged:
         lines += ["", f"Gate, `{one.candidate}`: **{'passed' if one.holds else 'failed'}**", ""]
         lines += [f"- {line}" for line in one.lines]
-    return "\n".join(lines) + "\n"
+    # Half a character, which JSON can say, is no text.
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace").decode()
 
 
 def _variants(report: Report) -> list[str]:

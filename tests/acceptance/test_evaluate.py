@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
@@ -301,8 +302,12 @@ def mlflow_client(evaluated: Server) -> Iterator[Any]:
             patch.setitem(os.environ, name, value)
         import mlflow
 
+        before = dict(os.environ)
         mlflow.set_tracking_uri(evaluated.url)
         yield mlflow
+        # It notes server and experiment there too, for children: those of later tests are none of ours.
+        for name in [name for name in os.environ if name not in before]:
+            del os.environ[name]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -321,6 +326,13 @@ def test_mlflows_client_reads_the_runs_and_their_tables(evaluated: Server, tmp_p
     assert list(runs["metrics.contains/mean"]) == [1.0]
     text = mlflow_client.artifacts.load_text(f"runs:/{report.run_id}/report.md")
     assert text.startswith("# for mlflow")
+
+
+def test_repeats_are_other_answers_also_where_a_route_has_a_cache(evaluated: Server, tmp_path: Path) -> None:
+    before = calls(evaluated)
+    report = evaluate(evaluated, tmp_path, cases=pd.DataFrame({"q": ["a"]}), routes="cached", repeats=3)
+    assert [each.answer.output_tokens for each in report.results] == [1, 2, 3]
+    assert calls(evaluated)[0] - before[0] == 3
 
 
 def test_the_routes_tell_their_prices(evaluated: Server) -> None:

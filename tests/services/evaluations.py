@@ -20,6 +20,7 @@ providers:
     type: fake
     cycle: true
     script: [{answer: a}, {error: {status: 429, retry_after: 1}}, {error: {status: 500}}]
+  counting: {type: fake, cycle: true, script: [{answer: one}, {answer: one two}, {answer: one two three}]}
   judge:
     type: fake
     cycle: true
@@ -35,6 +36,7 @@ routes:
   dear: {deployments: [{provider: dear, model: m}]}
   moody: {deployments: [{provider: moody, model: m}]}
   wrong: {deployments: [{provider: wrong, model: m}]}
+  cached: {deployments: [{provider: counting, model: m}], cache: {ttl: 60}}
   judge: {deployments: [{provider: judge, model: m}]}
   mute: {deployments: [{provider: paris, model: m}]}
   embed: {task: embeddings, deployments: [{provider: fake, model: m}]}

@@ -38,6 +38,7 @@ class Python(Scorer):
         except Exception as error:
             raise Unscorable(f"{type(error).__name__}: {error}"[:500]) from error
         value, why = said if isinstance(said, tuple) and len(said) == 2 else (said, "")
+        value = value.item() if hasattr(value, "item") else value  # numpy's
         if isinstance(value, bool | int | float) and 0 <= value <= 1:
             return Mark(float(value), str(why))
         raise Unscorable(f"The function gave {value!r:.80}: it must give true or false, or a number from 0 to 1.")

@@ -11,6 +11,8 @@ from typing import Any
 from promptlab.evaluation.problems import PlanInvalid
 from promptlab.evaluation.scorers import code, meaning, measured, similar, structured, texts
 from promptlab.evaluation.scorers.judges import JUDGES
+from promptlab.evaluation.scorers.markup import MARKUP
+from promptlab.evaluation.scorers.retrieval import RETRIEVAL
 from promptlab.evaluation.scorers.rule import Rule, renamed
 from promptlab.evaluation.scorers.scorer import Kind, Misused, Scorer
 
@@ -18,10 +20,26 @@ _ALL: tuple[type[Scorer], ...] = (
     *(texts.Equals, texts.ExactMatch, texts.Contains, texts.IContains, texts.ContainsAny, texts.IContainsAny),
     *(texts.ContainsAll, texts.IContainsAll, texts.StartsWith, texts.EndsWith, texts.Regex, texts.FinishReason),
     *(texts.IsRefusal, structured.IsJson, structured.JsonSchema, structured.ContainsJson, structured.JsonEquals),
-    *(structured.ToolCalls, structured.ToolCallF1, structured.ValidToolCall, measured.Length, measured.Latency),
+    *(
+        structured.ToolCalls,
+        structured.ToolCallF1,
+        structured.ValidToolCall,
+        structured.ValidOpenAiToolsCall,
+        measured.Length,
+        measured.Latency,
+    ),
     *(measured.Cost, measured.OutputTokens, measured.Levenshtein, measured.Numeric, similar.Similarity),
-    *(similar.Bleu, similar.Chrf, similar.Rouge1, similar.RougeN, similar.Rouge2, similar.RougeL, similar.RougeLsum),
-    *(code.Python, meaning.EmbeddingSimilarity, meaning.Similar, *JUDGES),
+    *(
+        similar.Bleu,
+        similar.Chrf,
+        similar.Rouge1,
+        similar.RougeN,
+        similar.Rouge2,
+        similar.RougeL,
+        similar.RougeLsum,
+        similar.Gleu,
+    ),
+    *(code.Python, meaning.EmbeddingSimilarity, meaning.Similar, *RETRIEVAL, *MARKUP, *JUDGES),
 )
 SCORERS: Mapping[str, type[Scorer]] = {scorer.type: scorer for scorer in _ALL}
 #: Keys of a rule itself; all others are its scorer's options.
@@ -57,7 +75,8 @@ def _rule(said: Any, folder: Path) -> Rule:
     if isinstance(said, Scorer):
         return Rule(said.type, said, said.value, said.threshold)
     if callable(said):
-        return Rule(getattr(said, "__name__", "python"), code.Python(said), None, code.Python.threshold)
+        name = getattr(said, "__name__", "")
+        return Rule(name if _NAME.fullmatch(name) else "python", code.Python(said), None, code.Python.threshold)
     if isinstance(said, str):
         said = {"type": said}
     if not isinstance(said, Mapping):

@@ -66,6 +66,27 @@ class Chrf(_Like):
         return Mark(_chrf().sentence_score(seen.answer.text, seen.texts()).score / 100)
 
 
+@dataclass(frozen=True)
+class Gleu(_Like):
+    """Google's sentence BLEU: runs of one to four words in common, as a share of the larger text's.
+
+    https://arxiv.org/abs/1609.08144, section 5. Words are what stands between spaces.
+    """
+
+    type = "gleu"
+    threshold = 0.5
+
+    def likeness(self, text: str, wanted: str) -> float:
+        """As `_Like.likeness`."""
+        found, expected = text.split(), wanted.split()
+        hits = read = written = 0
+        for size in range(1, 5):
+            ours, theirs = _ngrams(found, size), _ngrams(expected, size)
+            hits += sum((ours & theirs).values())
+            read, written = read + sum(ours.values()), written + sum(theirs.values())
+        return hits / max(read, written) if hits else 0.0
+
+
 @functools.cache
 def _bleu() -> Any:
     from sacrebleu.metrics.bleu import BLEU

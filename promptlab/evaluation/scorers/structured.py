@@ -143,6 +143,13 @@ class ValidToolCall(Scorer):
         return yes(called and all(isinstance(one["arguments"], dict) for one in called), f"It called {_names(called)}.")
 
 
+@dataclass(frozen=True)
+class ValidOpenAiToolsCall(ValidToolCall):
+    """The name promptfoo has for `is-valid-tool-call`."""
+
+    type = "is-valid-openai-tools-call"
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text.strip(), parse_constant=_refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 from sacrebleu import sentence_bleu
+from sklearn.metrics import ndcg_score
 
 from promptlab.client_calls import Answer
 from promptlab.evaluation.cases import Case
@@ -74,6 +76,18 @@ TABLE: list[tuple[Any, str, dict[str, Any], float]] = [
     ("contains-json", "[" * 100_000, {}, 0),
     ("json-equals", '{"b": [1, 2.0], "a": true}', {"expected": '{"a": true, "b": [1, 2]}'}, 1),
     ("json-equals", '{"a": 1}', {"expected": '{"a": true}'}, 0),
+    ("is-xml", "<a><b>1</b></a>", {}, 1),
+    ({"is-xml": "a.b, c"}, "<a><b>1<c/></b></a>", {}, 1),
+    ({"is-xml": ["b.c"]}, "<a><b>1</b></a>", {}, 0),
+    ("is-xml", "so <a/>", {}, 0),
+    ("is-xml", '<!DOCTYPE a [<!ENTITY b "b">]><a>&b;</a>', {}, 0),
+    ({"contains-xml": "b"}, "so: <i> <a><b/></a> is it", {}, 1),
+    ("contains-xml", "<a" * 100_000, {}, 0),
+    ("contains-xml", "<a>" * 50_000, {}, 0),
+    ("is-html", "<!doctype html><p>Hi<br>there</p>", {}, 1),
+    ("is-html", "Here: <p>Hi</p>", {}, 0),
+    ("contains-html", "Here: <p>Hi", {}, 1),
+    ("contains-html", "1 < 2 and <city> > 3", {}, 0),
     ({"length": {"max": 3}}, "one two three", {}, 1),
     ({"length": {"min": 4, "max": 5, "unit": "characters"}}, "four5", {}, 1),
     ({"length": {"min": 4}}, "one", {}, 0),
@@ -193,8 +207,8 @@ def test_a_scorer_that_is_not_understood_is_refused(said: Any, why: str) -> None
 
 
 def test_two_of_a_kind_are_told_apart() -> None:
-    found = registry.rules([{"contains": "a"}, {"contains": "b"}, len, {"type": "contains", "name": "mine"}], DATA)
-    assert [rule.name for rule in found] == ["contains", "contains 2", "len", "mine"]
+    said = [{"contains": "a"}, {"contains": "b"}, len, lambda output, case: True, {"type": "contains", "name": "mine"}]
+    assert [rule.name for rule in registry.rules(said, DATA)] == ["contains", "contains 2", "len", "python", "mine"]
 
 
 def test_the_total_is_a_weighted_mean() -> None:
@@ -231,6 +245,40 @@ def test_edit_distance_and_bleu_are_their_libraries_and_the_textbooks() -> None:
         words = [" ".join(draw.choice(["the", "cat", "sat", "on"]) for _ in range(draw.randint(1, 9))) for _ in "12"]
         bleu = sentence_bleu(words[0], words[1:]).score / 100
         assert scored("bleu", words[0], expected=words[1]).value == pytest.approx(bleu, abs=1e-9)
+
+
+def test_gleu_is_nltks_to_the_ninth_digit() -> None:
+    """The values of nltk 3.9's `sentence_gleu` on 100 pairs."""
+    scorer = similar.Gleu()
+    for text, wanted, value in json.loads((DATA / "gleu.json").read_text()):
+        assert scorer.likeness(text, wanted) == pytest.approx(value, abs=1e-9)
+
+
+def test_retrieval_is_mlflows_and_scikit_learns() -> None:
+    draw = random.Random(6)
+    for _ in range(200):
+        found = draw.sample("abcdefgh", draw.randint(0, 6))
+        relevant = draw.sample("abcdefgh", draw.randint(0, 5))
+        k = draw.randint(1, 5)
+        values = {
+            name: scored({"type": f"{name}-at-k", "k": k}, json.dumps(found), expected_documents=relevant).value
+            for name in ("precision", "recall", "ndcg")
+        }
+        top = found[:k]
+        assert values["precision"] == (len(set(top) & set(relevant)) / len(top) if top else 0)
+        assert values["recall"] == (len(set(top) & set(relevant)) / len(relevant) if relevant else not top)
+        if not top or not relevant:
+            assert values["ndcg"] == (not top and not relevant)
+            continue
+        every = [*found, *(one for one in relevant if one not in found), "x", "y"]
+        truth = [float(one in relevant) for one in every]
+        order = [float(len(top) - top.index(one)) if one in top else 0.0 for one in every]
+        if all(one in relevant for one in every[len(top) :]):
+            continue
+        theirs = ndcg_score([truth], [order], k=len(top), ignore_ties=True)
+        best = sum(1 / math.log2(place + 2) for place in range(min(len(relevant), k)))
+        reachable = sum(1 / math.log2(place + 2) for place in range(min(len(relevant), len(top))))
+        assert values["ndcg"] == pytest.approx(theirs * reachable / best, abs=1e-9)
 
 
 def distance(one: str, other: str) -> int:

@@ -254,6 +254,8 @@ def _request(call: Call, route: Route, one: Attempt) -> UpstreamRequest:
     prepared = DIALECTS[one.task].prepare(body, route.max_output_tokens, stream=asked.stream)
     if asked.trace is not None:
         one.span = asked.trace.attempt(one.deployment)
+        one.span.fallback = one.fallback
+    if asked.trace is not None and asked.trace.exported and one.span is not None:
         headers = {**headers, "traceparent": asked.trace.traceparent(one.span)}
     return UpstreamRequest(
         task=one.task,

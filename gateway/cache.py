@@ -31,7 +31,7 @@ _SHAPING = ("anthropic-version", "anthropic-beta")
 #: What a route and its parts say that shapes no answer. All else does: what is new is a miss at first, never stale.
 _NOT_SHAPING = frozenset((
     *("deployments", "fallbacks", "context_fallbacks", "limits", "timeouts", "cache", "weight", "listing"),
-    *("strategy", "sticky", "retries", "cooldown", "hedge", "rescue", "shadow", "order", "concurrency"),
+    *("strategy", "sticky", "retries", "cooldown", "hedge", "rescue", "shadow", "trace", "order", "concurrency"),
     *("queue", "byok"),
 ))  # fmt: skip
 

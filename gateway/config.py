@@ -40,6 +40,7 @@ from gateway.routes import (
     Shadow,
     Strategy,
     Timeouts,
+    TracePolicy,
 )
 
 _ProviderModel = EmbeddedProvider | HttpProvider | LiteLLMProvider | FakeProvider
@@ -164,6 +165,7 @@ def _route(name: str, model: RouteModel) -> Route:
         drops_unsupported=model.unsupported == "drop",
         byok=model.byok,
         free_if_unpriced=model.unpriced == "free",
+        trace=TracePolicy(**model.trace.model_dump()) if model.trace else None,
         shadow=Shadow(**model.shadow.model_dump()) if model.shadow else None,
         cache=CachePolicy(**model.cache.model_dump()) if model.cache else None,
     )

@@ -218,6 +218,15 @@ class ShadowModel(Strict):
     percent: float = Field(gt=0, le=100, description="How many of a hundred calls are copied", examples=["5"])
 
 
+class TraceModel(Strict):
+    """An experiment that keeps a trace of each call, or of some: both sides' text, tokens, cost, attempts."""
+
+    experiment: Annotated[str, AfterValidator(_model_name)] = Field(
+        min_length=1, max_length=500, description="Its name; it is made where there is none", examples=["support"]
+    )
+    sample: float = Field(1.0, gt=0, le=1, description="Share of the calls", examples=["0.1"])
+
+
 class RouteModel(Strict):
     """A name callers send as `model`, and what answers it."""
 
@@ -285,6 +294,9 @@ class RouteModel(Strict):
     )
     shadow: ShadowModel | None = Field(
         None, description="Copy calls to another route beside this one", examples=["{route: candidate, percent: 5}"]
+    )
+    trace: TraceModel | None = Field(
+        None, description="Keep traces of calls in an experiment", examples=["{experiment: support, sample: 0.1}"]
     )
     fault: FaultModel | None = Field(
         None,

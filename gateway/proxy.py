@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import orjson
 
-from gateway import attempts, byok, limits
+from gateway import attempts, byok, limits, recording
 from gateway.cache import Cache, Wish
 from gateway.errors import BadRequest
 from gateway.fallback import Way, send
@@ -40,6 +40,8 @@ class Proxy:
             router = snapshot.router
             asked = request.model
             route = router.behind(request.prompt, asked) if request.prompt else router.find(asked, key)
+            if route.trace is not None:
+                recording.begin(request, route.trace)
             _check(request, route)
             request.credential = byok.credential(request.given, route)
         except BaseException as error:
@@ -58,7 +60,10 @@ class Proxy:
         await self._shadows.close()
 
     async def _copied(self, request: Request, key: Key, snapshot: Snapshot) -> tuple[Call, Answer]:
-        return await self._asked(request, key, snapshot.router.find(request.model, key), snapshot, is_copy=True)
+        route = snapshot.router.find(request.model, key)
+        if route.trace is not None:
+            recording.begin(request, route.trace)
+        return await self._asked(request, key, route, snapshot, is_copy=True)
 
     async def _asked(
         self, request: Request, key: Key, route: Route, snapshot: Snapshot, *, is_copy: bool = False

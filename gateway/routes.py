@@ -237,6 +237,14 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class TracePolicy:
+    """The experiment that keeps traces of calls, by its name, and the share of them that is kept."""
+
+    experiment: str
+    sample: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A name callers send as `model`, and what answers it."""
 
@@ -266,6 +274,7 @@ class Route:
     byok: bool = False
     cache: CachePolicy | None = None
     shadow: Shadow | None = None
+    trace: TracePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,8 +194,16 @@ class Application:
             Gauge("promptyard_counters_shared", loops, lambda: "gone" not in counters.status()),
             Gauge("promptyard_processes", "Processes that share the counters", lambda: counters.members),
             Gauge("promptyard_workers", "Workers that answer calls", lambda: 0 if workers is None else workers.ready),
+            Gauge("promptyard_traces_recorded", "Traces of calls kept in experiments", lambda: self._traces()[0], True),
+            Gauge("promptyard_traces_dropped", "Traces of calls not kept", lambda: self._traces()[1], True),
             Gauge("promptyard_ready", "1 once every part is ready", lambda: self._states()["status"] == "ready"),
         ]
+
+    def _traces(self) -> tuple[int, int]:
+        """Traces of calls that experiments keep, and those that were dropped: here and by workers."""
+        here = self._data.recorder
+        recorded, dropped = (0, 0) if self.workers is None else self.workers.traces
+        return here.recorded + recorded, here.dropped + dropped
 
     def _running_calls(self) -> int:
         return self.plane.running + (0 if self.workers is None else self.workers.running)

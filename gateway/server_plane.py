@@ -28,8 +28,10 @@ from gateway.prompts import Prompts
 from gateway.providers.make import make
 from gateway.providers.transport import Transport
 from gateway.proxy import Proxy
+from gateway.recording import Recorder
 from gateway.reload import Reading, Reloader
 from gateway.server_prompts import RegistryPrompts
+from gateway.server_traces import ExperimentTraces
 from gateway.settings import Settings
 from gateway.store import migrations
 from gateway.store.keys import KeyStore
@@ -75,7 +77,9 @@ class DataPlane:
         now = Now(self.keys.now, lambda name: self.plane.current.config.routes.get(name))
         limiter = Limiter(self.counters, Budgets(self.counters, self.ledger, now))
         self._cache = Cache(_store(settings))
-        meter = Meter(self.ledger, limiter, tracer=self.tracer)
+        self._kept_traces = ExperimentTraces(lambda: open_database(url_of(settings, "tracking")))
+        self.recorder = Recorder(self._kept_traces.keep)
+        meter = Meter(self.ledger, limiter, tracer=self.tracer, recorder=self.recorder)
         self._proxy = Proxy(limiter, meter, self._cache)
         most, patience = settings.max_body, settings.body_timeout
         self._registry = RegistryPrompts(lambda: open_database(url_of(settings, "tracking")))
@@ -111,6 +115,8 @@ class DataPlane:
         await self.transport.close()
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)
+        await asyncio.to_thread(self.recorder.close)
+        await asyncio.to_thread(self._kept_traces.close)
         await self.ledger.close()
         await self.counters.close()
         await asyncio.to_thread(self.database.close)

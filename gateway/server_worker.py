@@ -28,7 +28,7 @@ from gateway.server_workers import journal_of
 from gateway.settings import Settings
 from gateway.store.usage import UsageStore
 
-#: How often the control process is told how many calls are under way, where that has changed, in seconds.
+#: How often the control process is told of calls under way and traces kept, where that has changed, in seconds.
 _BEAT = 0.1
 #: How long whoever asks what was used waits for the control process to have brought it into SQL.
 _PATIENCE = 10.0
@@ -87,7 +87,7 @@ class Worker:
         self.protocol = functools.partial(HandingProtocol, self._giver.give)
         self._line: Line | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._said = -1
+        self._said: dict[str, Any] = {}
 
     def _fill(self, _journal: Journal, _store: UsageStore) -> _Asking:
         return self._asking
@@ -133,10 +133,11 @@ class Worker:
 
     async def _beat(self, line: Line) -> None:
         while True:
-            running = self._data.plane.running
-            if running != self._said:
-                self._said = running
-                line.say({"running": running})
+            recorder = self._data.recorder
+            said = {"running": self._data.plane.running, "traces": (recorder.recorded, recorder.dropped)}
+            if said != self._said:
+                self._said = said
+                line.say(said)
             await asyncio.sleep(_BEAT)
 
     async def close_lab(self) -> None:

@@ -72,6 +72,11 @@ class Workers:
         running = sum(one.running for one in self._all)
         return max(1, running) if time.monotonic() - self._drained < _HEARD else running
 
+    @property
+    def traces(self) -> tuple[int, int]:
+        """How many traces of calls they have kept, and dropped, as they said last."""
+        return sum(one.traces[0] for one in self._all), sum(one.traces[1] for one in self._all)
+
     def status(self) -> str:
         """ "ready" once all answer, else how many do."""
         count = self._settings.workers
@@ -145,6 +150,8 @@ class _Worker:
         self.number = number
         self.ready = asyncio.Event()
         self.running = 0
+        #: Traces kept and dropped, and those by its former lives.
+        self.traces = self._before = (0, 0)
         self._settings = settings
         self._version = version
         self._listener = listener
@@ -188,6 +195,7 @@ class _Worker:
         finally:
             self.ready.clear()
             self.running = 0
+            self._before = self.traces
             self._reloaded.set()
             self._line.close()
             taker.close()
@@ -195,6 +203,8 @@ class _Worker:
 
     def _hear(self, heard: Mapping[str, Any]) -> None:
         self.running = heard.get("running", self.running)
+        if "traces" in heard:
+            self.traces = (self._before[0] + heard["traces"][0], self._before[1] + heard["traces"][1])
         if "ready" in heard:
             self.ready.set()
         if heard.get("reloaded") == self._reloads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 
 from gateway.dialects.sse import MAX_EVENT, Tally
@@ -10,7 +11,11 @@ from gateway.errors import UpstreamFailed, UpstreamTimeout
 from gateway.lanes import Beside, Chunks, Taker
 from gateway.routes import Timeouts
 from gateway.timing import current_task
+from gateway.trace import Note
 from gateway.types import Answer
+
+#: How long an upstream may take to close a stream it has ended, in seconds.
+_GRACE = 1.0
 
 
 async def begun(answer: Answer, tally: Tally, timeouts: Timeouts, deadline: float | None) -> Answer:
@@ -33,6 +38,38 @@ async def begun(answer: Answer, tally: Tally, timeouts: Timeouts, deadline: floa
     if isinstance(chunks, Chunks):
         paced = Beside(paced, _watched(chunks, watch))
     return Answer(answer.status, answer.headers, chunks=paced)
+
+
+def tallied(chunks: Chunks, tally: Tally, note: Note | None) -> Callable[[Taker], None]:
+    """The lane beside `chunks`, for text and nothing else: it is counted once it is taken."""
+
+    def divert(taker: Taker) -> None:
+        def take(chunk: bytes) -> bool:
+            said = tally.plain(chunk)
+            if said is None or not taker(chunk):
+                return False
+            tally.hear(said)
+            if note is not None:
+                note.hear(chunk)
+            return True
+
+        chunks.divert(take)
+
+    return divert
+
+
+async def over(tally: Tally, chunks: AsyncGenerator[bytes, None]) -> None:
+    """Let an upstream that has said all close: then its connection is used again. One that stays is left.
+
+    Raises `UpstreamFailed` where it did not end well.
+    """
+    if tally.failed:
+        raise tally.failed
+    with contextlib.suppress(TimeoutError, UpstreamFailed):
+        async with asyncio.timeout(_GRACE):
+            async for _ in chunks:
+                pass
+    await chunks.aclose()
 
 
 async def _opening(chunks: AsyncGenerator[bytes, None], tally: Tally) -> bytes:

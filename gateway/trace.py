@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gateway.money import Tokens
 from gateway.routes import Deployment
 
+#: Bytes of an answer that are noted; of a longer one the rest is left out.
+MOST_HEARD = 2**20
 # https://www.w3.org/TR/trace-context/#traceparent-header: later versions may add fields, and `ff` is none.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -67,6 +70,11 @@ class AttemptSpan:
     ended: float | None = None
     status: int | None = None
     error: str | None = None
+    #: The route it was made for, where that is not the one that was asked.
+    fallback: str | None = None
+    #: What it used and, in nano-dollars, cost, once that was settled.
+    used: Tokens | None = None
+    cost: int = 0
 
     def end(self, status: int | None, error: str | None = None) -> None:
         """It is over: `status` is the upstream's (None: none came), `error` one of our codes."""
@@ -74,10 +82,34 @@ class AttemptSpan:
 
 
 @dataclass(slots=True)
-class Trace:
-    """A call's place in a trace that is recorded, and what is told of it there. Never the text of either side.
+class Note:
+    """What a call said and was told, for an experiment that keeps its trace.
 
-    `asked` holds attributes of the request, `model` and `finish_reasons` are the answer's own words.
+    `size` is in bytes, of all that is held; `heard` those of the answer, of which `parts` has the first `most`.
+    """
+
+    id: int
+    experiment: str
+    size: int
+    most: int = MOST_HEARD
+    parts: list[bytes] = field(default_factory=list)
+    heard: int = 0
+    hit: bool = False
+
+    def hear(self, part: bytes) -> None:
+        """Note what the caller is sent, as it is sent."""
+        if self.heard < self.most:
+            self.parts.append(part)
+            self.size += len(part)
+        self.heard += len(part)
+
+
+@dataclass(slots=True)
+class Trace:
+    """A call's place in a trace that is recorded, and what is told of it there.
+
+    `asked` holds attributes of the request, `model` and `finish_reasons` are the answer's own words. Where it is
+    `exported` it goes to an OTLP receiver, without the text of either side; that is in a `note` alone.
     """
 
     id: int
@@ -88,6 +120,8 @@ class Trace:
     attempts: list[AttemptSpan] = field(default_factory=list)
     model: str | None = None
     finish_reasons: tuple[str, ...] = ()
+    exported: bool = True
+    note: Note | None = None
 
     def attempt(self, deployment: Deployment) -> AttemptSpan:
         """A new attempt, begun now."""

@@ -123,6 +123,8 @@ class Request:
     output: tuple[int | None, int] | None = None
     #: For whom its caller asks (`users.named`); "": nobody was named.
     user: str = ""
+    #: Bytes of its body.
+    size: int = 0
     #: The prompt that this was made from, with its version (`support/3`); "": none.
     prompt: str = ""
 

@@ -26,13 +26,16 @@ from gateway.errors import (
     UpstreamSilent,
     UpstreamTimeout,
 )
-from gateway.lanes import Beside, Chunks, Taker
+from gateway.lanes import Beside, Chunks
 from gateway.ledger import Ledger
 from gateway.limits import Limiter
 from gateway.money import Tokens
 from gateway.owners import Key
+from gateway.recording import Recorder
 from gateway.routes import CONVERSATIONS, Route, Task
+from gateway.streaming import over, tallied
 from gateway.telemetry import Tracer
+from gateway.trace import Note
 from gateway.types import Answer, Attempt, Call, Request, UsageRecord
 
 log = logging.getLogger(__name__)
@@ -42,8 +45,6 @@ LEFT = "the caller left"
 _WRITTEN = frozenset((*CONVERSATIONS, Task.COMPLETIONS))
 #: A task in a record. Asked of the task itself, it costs a call.
 _WORD = {task: task.value for task in Task}
-#: How long an upstream may take to close a stream it has ended, in seconds.
-_GRACE = 1.0
 
 
 class Rescue(Protocol):
@@ -65,9 +66,11 @@ class Meter:
         limiter: Limiter,
         clock: Callable[[], float] = time.perf_counter,
         tracer: Tracer | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._ledger = ledger
         self._tracer = tracer
+        self._recorder = recorder
         self._limiter = limiter
         self._clock = clock
 
@@ -144,11 +147,14 @@ class Meter:
         chunks, tally = answer.chunks, _tally(call, answer.headers, rescue)
         metered = self._metered(call, answer.status, chunks, tally, rescue)
         if isinstance(chunks, Chunks):
-            metered = Beside(metered, _tallied(chunks, tally))
+            metered = Beside(metered, tallied(chunks, tally, _note_of(call)))
         return Answer(answer.status, answer.headers, chunks=metered)
 
     def hit(self, call: Call, answer: Answer) -> Answer:
         """`answer`, which cost nothing upstream, recorded as one that cost nothing: a stream when it ends."""
+        if (note := _note_of(call)) is not None:
+            note.hit = True
+        _hearing(call)(answer.body)
         if answer.chunks is None:
             self._settle(call, answer.status, None, Tokens(), estimated=False)
             return answer
@@ -156,9 +162,11 @@ class Meter:
 
     async def _hit(self, call: Call, status: int, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         code: str | None = GatewayError.code
+        hear = _hearing(call)
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
+                    hear(chunk)
                     yield chunk
             code = None
         except (GeneratorExit, asyncio.CancelledError) as error:
@@ -172,6 +180,7 @@ class Meter:
             self._settle(call, status, code, Tokens(), estimated=False)
 
     def _settle_whole(self, call: Call, answer: Answer) -> None:
+        _hearing(call)(answer.body)
         if answer.status >= 400:
             self._settle(call, answer.status, "upstream_error", Tokens(), estimated=False)
             return
@@ -188,6 +197,7 @@ class Meter:
     async def _metered(
         self, call: Call, status: int, chunks: AsyncGenerator[bytes, None], tally: Tally, rescue: Rescue | None
     ) -> AsyncGenerator[bytes, None]:
+        hear = _hearing(call)
         end: type[GatewayError] | GatewayError | None = GatewayError  # what it is unless an end below is reached
         try:
             while end is GatewayError:
@@ -195,14 +205,16 @@ class Meter:
                     async with aclosing(chunks):
                         async for chunk in chunks:
                             passed = tally.feed(chunk)
+                            hear(passed)
                             if tally.done:
                                 # Before the last byte goes out: a caller who has seen the end is in the ledger.
                                 self._settle_stream(call, tally, status, None)
                             if passed:
                                 yield passed
                             if tally.failed or tally.done:
-                                await _over(tally, chunks)
+                                await over(tally, chunks)
                     if rest := tally.close():
+                        hear(rest)
                         self._settle_stream(call, tally, status, None)
                         yield rest
                     end = None
@@ -279,6 +291,8 @@ class Meter:
             call.cost = None if price is None or call.cost is None else call.cost + cost
             if attempt.reservation:
                 self._limiter.spend(attempt, cost)
+            if attempt.span is not None:
+                attempt.span.used, attempt.span.cost = used, cost
             if cost:
                 self._limiter.late(call, call.route, cost)
         record = UsageRecord(
@@ -312,8 +326,13 @@ class Meter:
 
     def _write(self, record: UsageRecord, request: Request) -> None:
         self._ledger.add(record)
-        if request.trace is not None and self._tracer is not None and record.final:
-            self._tracer.record(request.trace, record)
+        trace = request.trace
+        if trace is None or not record.final:
+            return
+        if trace.exported and self._tracer is not None:
+            self._tracer.record(trace, record)
+        if trace.note is not None and self._recorder is not None:
+            self._recorder.record(trace, trace.note, request, record)
 
 
 def _document(answer: Answer, spoken: Task) -> Mapping[str, Any]:
@@ -334,34 +353,19 @@ def _tally(call: Call, headers: Mapping[str, str], rescue: Rescue | None) -> Tal
     return tally
 
 
-def _tallied(chunks: Chunks, tally: Tally) -> Callable[[Taker], None]:
-    """The lane beside `chunks`, for text and nothing else: it is counted once it is taken."""
-
-    def divert(taker: Taker) -> None:
-        def take(chunk: bytes) -> bool:
-            said = tally.plain(chunk)
-            if said is None or not taker(chunk):
-                return False
-            tally.hear(said)
-            return True
-
-        chunks.divert(take)
-
-    return divert
+def _note_of(call: Call) -> Note | None:
+    """What is noted of the call for an experiment."""
+    return None if call.request.trace is None else call.request.trace.note
 
 
-async def _over(tally: Tally, chunks: AsyncGenerator[bytes, None]) -> None:
-    """Let an upstream that has said all close: then its connection is used again. One that stays is left.
+def _hearing(call: Call) -> Callable[[bytes], None]:
+    """Where what the caller is sent is noted, if anywhere."""
+    note = _note_of(call)
+    return _unheard if note is None else note.hear
 
-    Raises `UpstreamFailed` where it did not end well.
-    """
-    if tally.failed:
-        raise tally.failed
-    with contextlib.suppress(TimeoutError, UpstreamFailed):
-        async with asyncio.timeout(_GRACE):
-            async for _ in chunks:
-                pass
-    await chunks.aclose()
+
+def _unheard(_part: bytes) -> None:
+    pass
 
 
 def _cancelled_by(error: BaseException) -> type[GatewayError]:

@@ -21,7 +21,7 @@ FLOORS = {
             "gateway.windows",
             "gateway.dialects*",
             "gateway.trace",
-            *["gateway.changes", "gateway.sound"],
+            *["gateway.changes", "gateway.sound", "gateway.recorded"],
         ],
         *["promptlab.entities*", "promptlab.errors", "promptlab.filters*"],
         *["promptlab.templates", "promptlab.ports", "promptlab.limits*", "promptlab.names", "promptlab.sources"],
@@ -38,7 +38,7 @@ FLOORS = {
         ],
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["gateway.importers*", "gateway.lanes"],
-        *["gateway.telemetry", "gateway.metrics"],
+        *["gateway.telemetry", "gateway.metrics", "gateway.recording"],
         *["promptlab.store*", "promptlab.artifacts", "promptlab.client*", "promptlab.delivery", "promptlab.otlp"],
     ],
     "policy": [
@@ -196,7 +196,7 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
 STORE_TOOLS = {"search_registry", "schema_registry", "schema_datasets", "schema_webhooks"} | {
-    *("search_traces", "schema_traces", "spans"),
+    *("search_traces", "schema_traces", "spans", "whole_traces"),
     "usage_days",
     "terms",
     "tables",

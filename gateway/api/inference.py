@@ -131,7 +131,7 @@ class Inference:
             if isinstance(model, str) and model.startswith(PREFIX) and model not in snapshot.config.routes:
                 body, prompt = await self._filled(exchange.id, task, model, body, key)
             request = _request(exchange.id, task, body, headers, marks, key)
-            request.form, request.prompt = form, prompt
+            request.form, request.prompt, request.size = form, prompt, len(raw)
             await self._answer(exchange, scope, request, key, snapshot)
         finally:
             snapshot.leave()

@@ -21,11 +21,12 @@ _LES = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
 
 
 class Gauge(NamedTuple):
-    """A figure that is read when Prometheus asks."""
+    """A figure that is read when Prometheus asks. `only_grows`: it is a counter."""
 
     name: str
     about: str
     read: Callable[[], float]
+    only_grows: bool = False
 
 
 def router(access: Access, metrics: Metrics, gauges: Iterable[Gauge], version: str) -> APIRouter:
@@ -65,8 +66,8 @@ class _Told(Collector):
         for (deployment, outcome), count in list(self._metrics.attempts.items()):
             attempts.add_metric([deployment, outcome], count)
         yield attempts
-        for name, about, read in self._gauges:
-            yield GaugeMetricFamily(name, about, read())
+        for name, about, read, only_grows in self._gauges:
+            yield (CounterMetricFamily if only_grows else GaugeMetricFamily)(name, about, read())
 
 
 def _routes(routes: list[tuple[str, RouteMetrics]]) -> Iterator[Metric]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from gateway.dialects import lenient
@@ -206,6 +207,14 @@ def event(document: dict[str, Any], name: str | None = None) -> bytes:
     """One event that says `document`."""
     data = lenient.dumps(document)
     return b"data: %b\n\n" % data if name is None else b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def documents(raw: bytes) -> Iterator[dict[str, Any]]:
+    """What each event of `raw` says; what is cut short, or no JSON object, says nothing."""
+    for event in _split(raw):
+        with contextlib.suppress(UpstreamFailed):
+            if document := parsed(event):
+                yield document
 
 
 def parsed(event: bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _IN_ORDER = (sa.case((spans.c.parent.is_(None), 0), else_=1), spans.c.start, spa
 def put(connection: sa.Connection, trace: int, given: Sequence[Span]) -> None:
     """Keep spans of a trace; one that is there already is replaced."""
     # Twice in one batch would be once too often for PostgreSQL: the last one counts.
-    rows = {span.id: {"trace": trace, **_values(span)} for span in given}
+    rows = {span.id: {"trace": trace, **values(span)} for span in given}
     insert_or_replace_by(connection, spans, ("trace", "id"), list(rows.values()))
 
 
@@ -42,7 +42,8 @@ def of_traces(connection: sa.Connection, traces: Sequence[tuple[int, str]]) -> d
     return found
 
 
-def _values(span: Span) -> dict[str, Any]:
+def values(span: Span) -> dict[str, Any]:
+    """A span's row, but for its trace."""
     content = orjson.dumps({"name": span.name, "attributes": span.attributes, **span.rest}).decode()
     return {
         "id": span.id,

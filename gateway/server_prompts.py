@@ -64,7 +64,7 @@ class RegistryPrompts:
                     database.close()
                     raise
                 self._database = database
-                self._prompts = Prompts(Registry(database, lambda connection, model_id: None))
+                self._prompts = Prompts(Registry(database))
             return self._prompts
 
 

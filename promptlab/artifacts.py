@@ -8,8 +8,9 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -49,6 +50,12 @@ class Artifacts:
                 if not (folder == self._root and entry.name == _UNFINISHED)
             ]
         return sorted(found, key=lambda info: info.path)
+
+    def list_below(self, folder: str, path: str) -> Sequence[FileInfo]:
+        """The same of `folder`, which is called `path` where it is asked for: as paths from there."""
+        base = path.rstrip("/")
+        found = self.list(folder)
+        return [replace(file, path=f"{base}/{file.path}") for file in found] if base else found
 
     def file(self, path: str) -> Path:
         """Where an artifact's bytes are. Raises `NotFound`."""

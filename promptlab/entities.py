@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+# The tag of a dataset that a run read: what it was read for, such as `training`.
+DATASET_CONTEXT = "mlflow.data.context"
+
 
 class ViewType(IntEnum):
     """Which of the living and the deleted a search returns; numbers as in MLflow's protocol."""
@@ -46,12 +49,55 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured point. `value` may be NaN; infinities are kept as the largest finite number."""
+    """One measured point. `value` may be NaN; infinities are kept as the largest finite number.
+
+    With a `model_id` it is measured of that logged model too, on the dataset named here if any.
+    """
 
     key: str
     value: float
     timestamp: int
     step: int = 0
+    model_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Data that runs of one experiment read. Its name and digest say which; its text is the client's own JSON."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInput:
+    """A dataset that a run read, and what for."""
+
+    dataset: Dataset
+    tags: tuple[Tag, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """A logged model that a run made, and at which step."""
+
+    model_id: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What runs read and made: datasets, and logged models by their ids."""
+
+    datasets: tuple[DatasetInput, ...] = ()
+    models: tuple[str, ...] = ()
+    outputs: tuple[ModelOutput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +131,13 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run with its latest metrics, params and tags."""
+    """A run with its latest metrics, params and tags, and what it read and made."""
 
     info: RunInfo
     metrics: tuple[Metric, ...] = ()
     params: tuple[Param, ...] = ()
     tags: tuple[Tag, ...] = ()
+    inputs: Inputs = Inputs()
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class Grammar:
     quoted_numbers: bool = False
     # What may be asked of each entity, where it is not what may be asked of any text.
     comparators: Mapping[Entity, tuple[str, ...]] = field(default_factory=dict)
+    # Whose keys all may be compared with a list.
+    listed: frozenset[Entity] = frozenset()
 
     @property
     def filtered(self) -> frozenset[str]:
@@ -339,7 +341,7 @@ def _not_quoted(entity: Entity, found: str) -> InvalidParameter:
 
 
 def _list(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> tuple[str, ...]:
-    if entity in (Entity.TAG, Entity.PARAM):
+    if entity in (Entity.TAG, Entity.PARAM) and entity not in grammar.listed:
         raise _not_quoted(entity, "(")
     if entity is Entity.METRIC or key in grammar.number_keys:
         raise InvalidParameter(f"Expected numeric value type for {entity.value}: {key}. Found a list")
@@ -382,7 +384,7 @@ def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, g
         valid = grammar.comparators[entity]
     elif entity is Entity.ATTRIBUTE and key == "experiment_id":
         valid = ("!=", "=", *LISTS)
-    elif entity is Entity.DATASET or (entity is Entity.ATTRIBUTE and key in grammar.list_keys):
+    elif entity in (Entity.DATASET, *grammar.listed) or (entity is Entity.ATTRIBUTE and key in grammar.list_keys):
         valid = (*TEXT, *LISTS)
     else:
         valid = TEXT

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from promptlab import existing, filters, limits
+from promptlab import existing, filters, limits, metrics
 from promptlab.artifacts import Artifacts, proxied_path
 from promptlab.assessments import Assessments
 from promptlab.delivery import Delivery
@@ -25,18 +25,20 @@ from promptlab.entities import (
 )
 from promptlab.errors import AlreadyExists, InvalidParameter, NotFound
 from promptlab.evaluation_datasets import EvaluationDatasets
+from promptlab.inputs import RunInputs
+from promptlab.logged_models import LoggedModels
+from promptlab.metrics import Metrics
 from promptlab.names import random_name
 from promptlab.ports import Database
 from promptlab.registry import Registry
 from promptlab.scorers import Scorers
-from promptlab.store import Connection, experiments, metrics, migrations, runs, search
+from promptlab.store import Connection, experiments, migrations, runs, search
 from promptlab.traces import Traces
 from promptlab.webhooks import Webhooks
 
 DEFAULT_EXPERIMENT = 0
 RUN_NAME_TAG = "mlflow.runName"
 MAX_SEARCH_RESULTS = 50_000
-MAX_HISTORY_PAGE = 25_000
 
 
 class Lab:
@@ -46,7 +48,10 @@ class Lab:
         """Bring the tables up to date and make the experiment `Default`."""
         self._database = database
         self.artifacts = artifacts
-        self.registry = Registry(database, _no_logged_models)
+        self.metrics = Metrics(database)
+        self.inputs = RunInputs(database)
+        self.logged_models = LoggedModels(database, artifacts)
+        self.registry = Registry(database)
         self.evaluation_datasets = EvaluationDatasets(database)
         self.scorers = Scorers(database)
         self.webhooks = Webhooks(database, sending or Delivery())
@@ -232,7 +237,7 @@ class Lab:
         _check_page_size(limit)
         clauses = filters.parse_filter(text, filters.RUNS)
         orders = filters.parse_order_by(order_by, filters.RUNS)
-        numbers = [_number(experiment_id) for experiment_id in experiment_ids]
+        numbers = [limits.experiment_number(experiment_id) for experiment_id in experiment_ids]
         with self._database.read() as connection:
             return search.search_runs(connection, numbers, view, clauses, orders, limit, token)
 
@@ -241,7 +246,7 @@ class Lab:
     def log_metric(self, run_id: str, metric: Metric) -> None:
         """Add one point."""
         limits.check_metric(metric)
-        self._write_run(run_id, lambda connection, info: metrics.log(connection, info.number, [metric]))
+        self._write_run(run_id, lambda connection, info: metrics.log(connection, info, [metric]))
 
     def log_param(self, run_id: str, param: Param) -> None:
         """Set a param for good: the same value again is fine, another is refused."""
@@ -292,24 +297,10 @@ class Lab:
                     f"logged='{changed}' for run ID='{run_id}'."
                 )
             runs.insert_params(connection, info.number, params)
-            metrics.log(connection, info.number, new_metrics)
+            metrics.log(connection, info, new_metrics)
             _set_tags(connection, info, tags)
 
         self._write_run(run_id, work)
-
-    def metric_history(self, run_id: str, key: str, limit: int | None, token: str | None) -> Page[Metric]:
-        """Every point of a metric, or a page of them."""
-        if limit is not None and limit <= 0:
-            raise InvalidParameter(
-                f"Invalid value {limit} for parameter 'max_results' supplied. It must be a positive integer."
-            )
-        if limit is not None and limit > MAX_HISTORY_PAGE:
-            raise InvalidParameter(
-                f"Invalid value {limit} for parameter 'max_results' supplied. It must be at most {MAX_HISTORY_PAGE}."
-            )
-        with self._database.read() as connection:
-            info = existing.run(connection, run_id)
-            return metrics.history(connection, info.number, key, limit, token)
 
     # ── a run's artifacts ────────────────────────────────────────────────────────────────────────
 
@@ -324,20 +315,14 @@ class Lab:
             )
         return info, located
 
-    def list_artifacts(self, run_id: str, path: str) -> tuple[RunInfo, list[FileInfo]]:
+    def list_artifacts(self, run_id: str, path: str) -> tuple[RunInfo, Sequence[FileInfo]]:
         """The run, and what the folder at `path` holds, as paths relative to the run's artifacts."""
         info, located = self.artifact_path(run_id, path)
-        base = path.rstrip("/")
-        found = self.artifacts.list(located)
-        return info, [replace(file, path=f"{base}/{file.path}") for file in found] if base else found
+        return info, self.artifacts.list_below(located, path)
 
     def _write_run(self, run_id: str, work: Callable[[Connection, RunInfo], None], *, any_state: bool = False) -> None:
         find = existing.own_run if any_state else existing.active_run
         self._database.write(lambda connection: work(connection, find(connection, run_id)))
-
-
-def _no_logged_models(connection: Connection, model_id: str) -> None:
-    """Nothing can log a model yet, so no id is one's."""
 
 
 def _now() -> int:
@@ -378,10 +363,5 @@ def _with_number(clause: filters.Clause) -> filters.Clause:
     if clause.key != "experiment_id" or clause.entity is not filters.Entity.ATTRIBUTE:
         return clause
     if isinstance(clause.value, tuple):
-        return replace(clause, value=tuple(_number(str(one)) for one in clause.value))
-    return replace(clause, value=_number(str(clause.value)))
-
-
-def _number(experiment_id: str) -> int:
-    # What is beyond 64 bits is no experiment's id; the largest that fits is none either.
-    return max(-(2**63), min(2**63 - 1, limits.parse_experiment_id(experiment_id)))
+        return replace(clause, value=tuple(limits.experiment_number(str(one)) for one in clause.value))
+    return replace(clause, value=limits.experiment_number(str(clause.value)))

@@ -59,7 +59,8 @@ def check_key(key: str, path: str) -> None:
         )
 
 
-def _check_length(what: str, limit: int, value: str) -> None:
+def check_length(what: str, limit: int, value: str) -> None:
+    """Raise for a value of more than `limit` characters."""
     if len(value) > limit:
         raise InvalidParameter(f"'{what}' exceeds the maximum length of {limit} characters")
 
@@ -75,21 +76,21 @@ def check_metric(metric: Metric, path: str = "") -> None:
                 f"metric '{metric.key}' (value={metric.value}). Timestamp must be a nonnegative long (64-bit integer) ",
             )
         )
-    _check_length("Metric name", MAX_KEY, metric.key)
+    check_length("Metric name", MAX_KEY, metric.key)
 
 
 def check_param(param: Param, path: str = "") -> None:
     """Raise unless `param` may be logged."""
     check_key(param.key, _join(path, "key"))
-    _check_length("Param key", MAX_KEY, param.key)
-    _check_length("Param value", MAX_PARAM_VALUE, param.value)
+    check_length("Param key", MAX_KEY, param.key)
+    check_length("Param value", MAX_PARAM_VALUE, param.value)
 
 
 def check_tag(tag: Tag, path: str = "", limit: int = MAX_TAG_VALUE) -> None:
     """Raise unless `tag` may be set; `limit` is the longest value."""
     check_key(tag.key, _join(path, "key"))
-    _check_length(_join(path, "key"), MAX_KEY, tag.key)
-    _check_length(_join(path, "value"), limit, tag.value)
+    check_length(_join(path, "key"), MAX_KEY, tag.key)
+    check_length(_join(path, "value"), limit, tag.value)
 
 
 def check_batch(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[Tag]) -> None:
@@ -125,12 +126,12 @@ def check_experiment_name(name: str) -> None:
     """Raise unless `name` can name an experiment."""
     if not name:
         raise InvalidParameter(f"Invalid experiment name: '{name}'")
-    _check_length("name", MAX_EXPERIMENT_NAME, name)
+    check_length("name", MAX_EXPERIMENT_NAME, name)
 
 
 def check_artifact_location(location: str) -> None:
     """Raise unless `location` is an address a client could write artifacts to."""
-    _check_length("artifact_location", MAX_ARTIFACT_LOCATION, location)
+    check_length("artifact_location", MAX_ARTIFACT_LOCATION, location)
     if not _LOCATION.match(location) or "#" in location or ";" in location or ".." in location.split("/"):
         raise InvalidParameter(
             invalid_value(
@@ -153,6 +154,12 @@ def parse_experiment_id(experiment_id: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", experiment_id):
         raise InvalidParameter(f"Invalid experiment ID '{experiment_id}'. Experiment ID must be a valid integer.")
     return int(experiment_id[:40])
+
+
+def experiment_number(experiment_id: str) -> int:
+    """The same for a search, where one that cannot be is found nowhere."""
+    # What is beyond 64 bits is no experiment's id; the largest that fits is none either.
+    return max(-(2**63), min(2**63 - 1, parse_experiment_id(experiment_id)))
 
 
 def _join(path: str, name: str) -> str:

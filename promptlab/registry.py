@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from promptlab import existing_registry, filters, filters_registry, limits, limits_registry
+from promptlab import existing_registry, filters, filters_registry, limits, limits_registry, logged_models
 from promptlab.entities import Page, Tag
-from promptlab.entities_registry import STAGES, Alias, ModelVersion, NewVersion, RegisteredModel
+from promptlab.entities_registry import STAGES, Alias, ModelVersion, NewVersion, RegisteredModel, says_prompt
 from promptlab.errors import AlreadyExists, InvalidParameter
 from promptlab.ports import Database
 from promptlab.registry_events import Change, tell_of
-from promptlab.registry_origin import LoggedModels, origin_of
+from promptlab.registry_origin import origin_of
 from promptlab.store import Connection, model_versions, registered_models, search_registry
 
 T = TypeVar("T")
@@ -29,10 +29,9 @@ MAX_VERSIONS = 200_000
 class Registry:
     """Registered models and their versions. Safe to call from many threads; each call is atomic and durable."""
 
-    def __init__(self, database: Database, logged_models: LoggedModels) -> None:
+    def __init__(self, database: Database) -> None:
         """The tables are there already: `Lab` sees to it."""
         self._database = database
-        self._logged_models = logged_models
 
     # ── registered models ────────────────────────────────────────────────────────────────────────
 
@@ -127,7 +126,7 @@ class Registry:
         limits_registry.check_length("run_id", limits_registry.MAX_RUN_ID, new.run_id)
 
         def work(connection: Connection, number: int) -> ModelVersion:
-            origin = origin_of(connection, new, self._logged_models)
+            origin = origin_of(connection, new)
             now = _now()
             version = ModelVersion(
                 number=0,
@@ -144,6 +143,8 @@ class Registry:
                 tags=new.tags,
             )
             model_versions.insert(connection, number, version)
+            if new.model_id and not says_prompt(new.tags):
+                logged_models.note_version(connection, new.model_id, new.name, version.version)
             registered_models.update(connection, number, updated=now)
             told = {
                 "name": new.name,

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from promptlab import existing, existing_registry, limits_registry, sources
+from promptlab.entities_models import LoggedModel
 from promptlab.entities_registry import ModelVersion, NewVersion, says_prompt
 from promptlab.errors import InvalidParameter, NotFound
-from promptlab.store import Connection
-
-
-class LoggedModel(NamedTuple):
-    """What a version takes from the logged model it is made of."""
-
-    artifact_uri: str
-    run_id: str
-
-
-class LoggedModels(Protocol):
-    """Who knows logged models by their ids."""
-
-    def __call__(self, connection: Connection, model_id: str) -> LoggedModel | None:
-        """The logged model of that id, or None where there is none."""
+from promptlab.store import Connection, logged_models
 
 
 class Origin(NamedTuple):
@@ -32,7 +19,7 @@ class Origin(NamedTuple):
     run_id: str
 
 
-def origin_of(connection: Connection, new: NewVersion, logged_models: LoggedModels) -> Origin:
+def origin_of(connection: Connection, new: NewVersion) -> Origin:
     """Where `new` comes from. Raises `InvalidParameter` for what is not its run's or logged model's own."""
     if says_prompt(new.tags):
         sources.check_prompt(new.source)
@@ -42,7 +29,7 @@ def origin_of(connection: Connection, new: NewVersion, logged_models: LoggedMode
         return _of_version(connection, new, uri.name, uri)
     logged = None
     if new.model_id:
-        logged = logged_models(connection, new.model_id)
+        logged = _logged_model(connection, new.model_id)
         sources.check(new.source, "model_id", new.model_id, None if logged is None else logged.artifact_uri)
         if logged is None:
             raise sources.foreign(new.source, "model_id")
@@ -50,7 +37,12 @@ def origin_of(connection: Connection, new: NewVersion, logged_models: LoggedMode
         run_id = new.run_id or ""
         sources.check(new.source, "run_id", run_id, _run_artifacts(connection, run_id))
     location = new.source if uri is None or logged is None else logged.artifact_uri
-    return Origin(new.source, location, new.run_id or ("" if logged is None else logged.run_id))
+    return Origin(new.source, location, new.run_id or ("" if logged is None else logged.source_run_id))
+
+
+def _logged_model(connection: Connection, model_id: str) -> LoggedModel | None:
+    found = logged_models.find(connection, model_id)
+    return None if found is None or found.deleted else found
 
 
 def _run_artifacts(connection: Connection, run_id: str) -> str | None:

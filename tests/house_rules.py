@@ -69,6 +69,7 @@ FLOORS = {
             "promptlab.prompts",
             "promptlab.existing*",
             "promptlab.registry*",
+            *["promptlab.metrics", "promptlab.inputs", "promptlab.logged_models"],
             "promptlab.promptlab_runs",
             "promptlab.evaluation*",
             *["promptlab.scorers", "promptlab.webhooks", "promptlab.traces*", "promptlab.assessments"],
@@ -195,8 +196,9 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"search_registry", "schema_registry", "schema_datasets", "schema_webhooks"} | {
-    *("search_traces", "schema_traces", "spans", "whole_traces"),
+STORE_TOOLS = {"search_registry", "search_logged_models", "search_traces", "spans", "whole_traces"} | {
+    *["schema_registry", "schema_datasets", "schema_webhooks", "schema_inputs", "schema_logged_models"],
+    "schema_traces",
     "usage_days",
     "terms",
     "tables",

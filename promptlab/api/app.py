@@ -13,6 +13,7 @@ from promptlab.api import (
     assessments,
     evaluation_datasets,
     experiments,
+    inputs,
     logged_models,
     metrics,
     model_versions,
@@ -44,7 +45,7 @@ def create(database: Database, artifact_root: Path, *, private_webhooks: bool = 
     sending = Delivery(private=private_webhooks)
     lab = Lab(database, Artifacts(artifact_root), sending)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    tracking = (experiments, runs, metrics, artifacts, logged_models, promptlab_runs, server_info)
+    tracking = (experiments, runs, metrics, artifacts, inputs, logged_models, promptlab_runs, server_info)
     traced = (traces, traces_v2, assessments)
     for noun in (*tracking, *traced, registered_models, model_versions, evaluation_datasets, scorers, webhooks):
         app.include_router(noun.served.router(lab))
@@ -52,6 +53,7 @@ def create(database: Database, artifact_root: Path, *, private_webhooks: bool = 
     app.include_router(artifacts.raw(lab))
     app.include_router(model_versions.raw(lab))
     app.include_router(otlp.raw(lab))
+    app.include_router(logged_models.raw(lab))
     app.add_exception_handler(HTTPException, _not_served)
     for kind in (LabError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _broken)

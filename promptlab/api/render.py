@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from promptlab.api.wire import number
-from promptlab.entities import Experiment, FileInfo, Metric, Param, Run, RunInfo, Tag
+from promptlab.entities import DatasetInput, Experiment, FileInfo, Inputs, Metric, Param, Run, RunInfo, Tag
 
 
 def experiment(found: Experiment) -> dict[str, Any]:
@@ -51,7 +52,36 @@ def run(found: Run) -> dict[str, Any]:
         data["params"] = [label(one) for one in found.params]
     if found.tags:
         data["tags"] = [label(one) for one in found.tags]
-    return {"info": run_info(found.info), "data": data, "inputs": {}, "outputs": {}}
+    return {"info": run_info(found.info), "data": data, **_read_and_made(found.inputs)}
+
+
+def _read_and_made(found: Inputs) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    if found.datasets:
+        inputs["dataset_inputs"] = [_dataset_input(one) for one in found.datasets]
+    if found.models:
+        inputs["model_inputs"] = [{"model_id": model_id} for model_id in found.models]
+    outputs = [{"model_id": one.model_id, "step": one.step} for one in found.outputs]
+    return {"inputs": inputs, "outputs": {"model_outputs": outputs} if outputs else {}}
+
+
+def _dataset_input(found: DatasetInput) -> dict[str, Any]:
+    dataset = found.dataset
+    shown: dict[str, Any] = {
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "source_type": dataset.source_type,
+            "source": dataset.source,
+        }
+    }
+    if dataset.schema is not None:
+        shown["dataset"]["schema"] = dataset.schema
+    if dataset.profile is not None:
+        shown["dataset"]["profile"] = dataset.profile
+    if found.tags:
+        shown["tags"] = [label(tag) for tag in found.tags]
+    return shown
 
 
 def metric(point: Metric) -> dict[str, Any]:
@@ -64,7 +94,7 @@ def label(pair: Tag | Param) -> dict[str, str]:
     return {"key": pair.key, "value": pair.value}
 
 
-def files(found: list[FileInfo]) -> dict[str, Any]:
+def files(found: Sequence[FileInfo]) -> dict[str, Any]:
     """The field `files`, or nothing for an empty folder."""
     if not found:
         return {}

@@ -15,7 +15,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
@@ -187,14 +187,14 @@ def _spelled(raw: Mapping[str, Any], name: str) -> Any:
     return raw.get(name)
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body. Raises `TooLarge` before more than `MAX_BODY` is held."""
+async def read_body(request: Request, most: int = MAX_BODY) -> bytes:
+    """The whole body. Raises `TooLarge` before more than `most` bytes are held."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BODY:
-            raise TooLarge(f"The request body is larger than {MAX_BODY} bytes")
+        if size > most:
+            raise TooLarge(f"The request body is larger than {most} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -265,22 +265,23 @@ def number(value: float) -> float | str:
 
 
 Handler = Callable[[Lab, Arguments], Any]
-Body = Annotated[bytes, Depends(read_body)]
 
 
 class Endpoints:
     """A noun's endpoints, declared once and served for any lab, below `/api` and `/ajax-api`."""
 
     def __init__(self) -> None:
-        self._declared: list[tuple[str, str, Fields, Handler]] = []
+        self._declared: list[tuple[str, str, Fields, int, Handler]] = []
 
     def get(self, path: str, fields: Fields, *, version: str = "2.0") -> Callable[[Handler], Handler]:
         """Declare what answers GET; see `post`."""
         return self._declare("GET", f"{version}/mlflow/{path}", fields)
 
-    def post(self, path: str, fields: Fields, *, version: str = "2.0") -> Callable[[Handler], Handler]:
+    def post(
+        self, path: str, fields: Fields, *, version: str = "2.0", max_body: int = MAX_BODY
+    ) -> Callable[[Handler], Handler]:
         """Declare what answers POST: a function of the lab and the decoded fields, whose result is sent as JSON."""
-        return self._declare("POST", f"{version}/mlflow/{path}", fields)
+        return self._declare("POST", f"{version}/mlflow/{path}", fields, max_body)
 
     def patch(self, path: str, fields: Fields, *, version: str = "2.0") -> Callable[[Handler], Handler]:
         """Declare what answers PATCH; see `post`."""
@@ -290,9 +291,9 @@ class Endpoints:
         """Declare what answers DELETE, whose fields may be in the body or in the query; see `post`."""
         return self._declare("DELETE", f"{version}/mlflow/{path}", fields)
 
-    def _declare(self, verb: str, path: str, fields: Fields) -> Callable[[Handler], Handler]:
+    def _declare(self, verb: str, path: str, fields: Fields, max_body: int = MAX_BODY) -> Callable[[Handler], Handler]:
         def keep(handler: Handler) -> Handler:
-            self._declared.append((verb, path, fields, handler))
+            self._declared.append((verb, path, fields, max_body, handler))
             return handler
 
         return keep
@@ -300,15 +301,18 @@ class Endpoints:
     def router(self, lab: Lab) -> APIRouter:
         """The declared endpoints, each on the thread pool."""
         router = APIRouter()
-        for verb, path, fields, handler in self._declared:
-            run = _answering(lab, fields, handler)
+        for verb, path, fields, max_body, handler in self._declared:
+            run = _answering(lab, fields, max_body, handler)
             for prefix in ("/api", "/ajax-api"):
                 router.add_api_route(f"{prefix}/{path}", run, methods=[verb], response_model=None)
         return router
 
 
-def _answering(lab: Lab, fields: Fields, handler: Handler) -> Callable[[Request, bytes], Response]:
-    def run(request: Request, body: Body) -> Response:
+def _answering(lab: Lab, fields: Fields, max_body: int, handler: Handler) -> Callable[[Request, bytes], Response]:
+    async def whole(request: Request) -> bytes:
+        return await read_body(request, max_body)
+
+    def run(request: Request, body: bytes = Depends(whole)) -> Response:
         try:
             return Json(handler(lab, arguments(request, body, fields)))
         except Exception as error:

@@ -40,7 +40,7 @@ def log(connection: sa.Connection, run: int, new: Sequence[Metric]) -> None:
     """
     if not new:
         return
-    rows = [_storable(metric) for metric in new]
+    rows = [storable(metric) for metric in new]
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["key"] not in best or _rank(row) > _rank(best[row["key"]]):
@@ -68,7 +68,8 @@ def _known(connection: sa.Connection, run: int, keys: list[str]) -> dict[str, sa
     return {row.key: row for row in connection.execute(_KNOWN, {"of": run, "keys": keys})}
 
 
-def _storable(metric: Metric) -> dict[str, Any]:
+def storable(metric: Metric) -> dict[str, Any]:
+    """The point as columns: NaN beside the value, infinities as the largest finite number."""
     nan = math.isnan(metric.value)
     value = 0.0 if nan else max(-_HUGE, min(_HUGE, metric.value))
     return {"key": metric.key, "value": value, "nan": nan, "timestamp": metric.timestamp, "step": metric.step}
@@ -97,3 +98,24 @@ def history(connection: sa.Connection, run: int, key: str, limit: int | None, to
     rows = rows[:limit] if more else rows
     found = [Metric(key, math.nan if row.nan else row.value, row.timestamp, row.step) for row in rows]
     return Page(found, token_of(rows[-1], sort) if more else None)
+
+
+def samples(
+    connection: sa.Connection, run: int, key: str, first: int | None, last: int | None, limit: int
+) -> list[Metric]:
+    """At most `limit` points of one metric by step, evenly spread by their number, the first and last of all kept."""
+    order = [points.c.step, points.c.timestamp, points.c.value, points.c.nan]
+    metric = sa.select(metrics.c.id).where(metrics.c.run == run, metrics.c.key == key).scalar_subquery()
+    mine = [points.c.metric == metric]
+    if first is not None and last is not None:
+        mine.append(points.c.step.between(first, last))
+    count: int = connection.scalar(sa.select(sa.func.count()).select_from(points).where(*mine)) or 0
+    place = (sa.func.row_number().over(order_by=order) - 1).label("place")
+    placed = sa.select(*(points.c[name] for name in _POINT), place).where(*mine).subquery()
+    query = sa.select(placed).order_by(placed.c.place)
+    if count > limit:
+        # Point i of the sample is the one at i * (count - 1) / (limit - 1), rounded down: both ends are among them.
+        chosen = [i * (count - 1) // (limit - 1) for i in range(limit)] if limit > 1 else [count - 1]
+        query = query.where(placed.c.place.in_(chosen))
+    rows = connection.execute(query)
+    return [Metric(key, math.nan if row.nan else row.value, row.timestamp, row.step) for row in rows]

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptlab.ports import Database, Migration
-from promptlab.store import schema, schema_datasets, schema_registry, schema_traces, schema_webhooks
+from promptlab.store import (
+    schema,
+    schema_datasets,
+    schema_inputs,
+    schema_logged_models,
+    schema_registry,
+    schema_traces,
+    schema_webhooks,
+)
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -32,9 +40,15 @@ def _traces(operations: Operations) -> None:
     schema.metadata.create_all(operations.get_bind(), tables=schema_traces.TABLES, checkfirst=False)
 
 
+def _models(operations: Operations) -> None:
+    """Logged models, and what runs read and made."""
+    tables = (*schema_inputs.TABLES, *schema_logged_models.TABLES)
+    schema.metadata.create_all(operations.get_bind(), tables=tables, checkfirst=False)
+
+
 STEPS: Sequence[Migration] = (
     *(Migration(2, _registry), Migration(3, _datasets), Migration(4, _webhooks)),
-    Migration(5, _traces),
+    *(Migration(5, _traces), Migration(6, _models)),
 )
 
 

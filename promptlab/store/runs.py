@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from promptlab.entities import Metric, Param, Run, RunInfo, Tag
+from promptlab.entities import Inputs, Metric, Param, Run, RunInfo, Tag
+from promptlab.store import inputs
 from promptlab.store.metrics import metric_from_row
 from promptlab.store.schema import metrics, params, runs, tags
 from promptlab.store.upsert import insert_missing, insert_or_replace
@@ -21,6 +22,7 @@ _METRICS, _PARAMS, _TAGS = (
 )
 # Rows of children are fetched for this many runs at once: databases bound the length of an IN list.
 _BATCH = 500
+_NOTHING = Inputs()
 
 
 def find(connection: sa.Connection, run_id: str, *, lock: bool = False) -> RunInfo | None:
@@ -46,10 +48,11 @@ def info_from_row(row: sa.Row[tuple[object, ...]]) -> RunInfo:
 
 
 def complete(connection: sa.Connection, infos: Sequence[RunInfo]) -> list[Run]:
-    """The runs with their latest metrics, params and tags, in the order given."""
+    """The runs with their latest metrics, params, tags, inputs and outputs, in the order given."""
     latest: dict[int, list[Metric]] = defaultdict(list)
     settings: dict[int, list[Param]] = defaultdict(list)
     labels: dict[int, list[Tag]] = defaultdict(list)
+    read: dict[int, Inputs] = {}
     for start in range(0, len(infos), _BATCH):
         these = {"runs": [info.number for info in infos[start : start + _BATCH]]}
         for row in connection.execute(_METRICS, these):
@@ -58,8 +61,15 @@ def complete(connection: sa.Connection, infos: Sequence[RunInfo]) -> list[Run]:
             settings[row.run].append(Param(row.key, row.value))
         for row in connection.execute(_TAGS, these):
             labels[row.run].append(Tag(row.key, row.value))
+        read |= inputs.of_runs(connection, these["runs"])
     return [
-        Run(info, tuple(latest[info.number]), tuple(settings[info.number]), tuple(labels[info.number]))
+        Run(
+            info,
+            metrics=tuple(latest[info.number]),
+            params=tuple(settings[info.number]),
+            tags=tuple(labels[info.number]),
+            inputs=read.get(info.number, _NOTHING),
+        )
         for info in infos
     ]
 
@@ -108,6 +118,13 @@ def set_tags(connection: sa.Connection, number: int, new: Iterable[Tag]) -> None
     latest = {tag.key: tag.value for tag in new}
     rows = [{"run": number, "key": key, "value": value} for key, value in latest.items()]
     insert_or_replace(connection, tags, rows)
+
+
+def tag_of(connection: sa.Connection, number: int, key: str) -> str | None:
+    """The value of that tag of a run, or None where it has none."""
+    query = sa.select(tags.c.value).where(tags.c.run == number, tags.c.key == key)
+    found: str | None = connection.scalar(query)
+    return found
 
 
 def delete_tag(connection: sa.Connection, number: int, key: str) -> bool:

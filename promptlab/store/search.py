@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from promptlab.entities import Experiment, Page, Run, ViewType
+from promptlab.entities import DATASET_CONTEXT, Experiment, Page, Run, ViewType
 from promptlab.filters import Clause, Entity, Order
 from promptlab.store import experiments as experiment_store
 from promptlab.store import runs as run_store
 from promptlab.store.paging import SortKey, after, ordered, token_of
 from promptlab.store.schema import INDEXED_LETTERS, beginning, experiment_tags, experiments, metrics, params, runs, tags
+from promptlab.store.schema_inputs import datasets, run_dataset_tags, run_datasets
 
 _RUN_COLUMNS: dict[str, sa.Column[Any]] = {
     "run_id": runs.c.id,
@@ -113,8 +115,7 @@ def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[b
         case Entity.TAG:
             return tagged(connection, tags, tags.c.run, runs.c.number, clause)
         case _:
-            # No run has datasets yet, so none can match.
-            return sa.false()
+            return _read(connection, clause)
 
 
 def _experiment_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
@@ -128,6 +129,14 @@ def _runs_by_metric(connection: sa.Connection, clause: Clause) -> sa.Select[Any]
     value = compare(connection, metrics.c.value, clause)
     holds = value | metrics.c.nan if clause.comparator == "!=" else value & ~metrics.c.nan
     return sa.select(metrics.c.run).where(metrics.c.key == clause.key, holds)
+
+
+def _read(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
+    if clause.key == "context":
+        context = replace(clause, key=DATASET_CONTEXT)
+        return tagged(connection, run_dataset_tags, run_dataset_tags.c.run, runs.c.number, context)
+    read = sa.select(run_datasets.c.run).join(datasets, datasets.c.number == run_datasets.c.dataset)
+    return runs.c.number.in_(read.where(compare(connection, datasets.c[clause.key], clause)))
 
 
 def tagged(

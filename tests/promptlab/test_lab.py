@@ -264,7 +264,7 @@ def test_what_no_number_can_say(lab: Lab) -> None:
     found = {metric.key: metric.value for metric in lab.run(run).metrics}
     assert math.isnan(found["nan"])
     assert (found["inf"], found["ninf"]) == (1.7976931348623157e308, -1.7976931348623157e308)
-    assert math.isnan(lab.metric_history(run, "nan", None, None).items[0].value)
+    assert math.isnan(lab.metrics.history(run, "nan", None, None).items[0].value)
 
 
 def test_a_history_has_each_point_once_in_order_and_in_pages(lab: Lab) -> None:
@@ -273,27 +273,27 @@ def test_a_history_has_each_point_once_in_order_and_in_pages(lab: Lab) -> None:
     points.append(Metric("m", math.nan, 2, 1))
     lab.log_batch(run, [*reversed(points), *points], [], [])
     lab.log_metric(run, points[0])
-    whole = lab.metric_history(run, "m", None, None)
+    whole = lab.metrics.history(run, "m", None, None)
     assert [(p.timestamp, p.step) for p in whole.items] == sorted((p.timestamp, p.step) for p in points)
     assert whole.token is None
     paged: list[Metric] = []
     token = None
     while True:
-        page = lab.metric_history(run, "m", 2, token)
+        page = lab.metrics.history(run, "m", 2, token)
         paged += page.items
         token = page.token
         if token is None:
             break
     assert [repr(point) for point in paged] == [repr(point) for point in whole.items]
-    assert lab.metric_history(run, "other", None, None).items == []
+    assert lab.metrics.history(run, "other", None, None).items == []
 
 
 @pytest.mark.parametrize("limit", [0, -1, 25_001])
 def test_a_page_of_history_has_a_size(lab: Lab, limit: int) -> None:
     run = new_run(lab)
     with pytest.raises(InvalidParameter, match=f"Invalid value {limit} for parameter 'max_results' supplied"):
-        lab.metric_history(run, "m", limit, None)
-    lab.metric_history(run, "m", 25_000, None)
+        lab.metrics.history(run, "m", limit, None)
+    lab.metrics.history(run, "m", 25_000, None)
 
 
 def test_writers_of_one_run_lose_nothing(lab: Lab) -> None:
@@ -308,5 +308,5 @@ def test_writers_of_one_run_lose_nothing(lab: Lab) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(lab.metric_history(run, "m", None, None).items) == 60
+    assert len(lab.metrics.history(run, "m", None, None).items) == 60
     assert lab.run(run).metrics == (Metric("m", 5.09, 5, 9),)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from promptlab.ports import Database
-from promptlab.store import migrations, schema_datasets, schema_registry, schema_traces, schema_webhooks
+from promptlab.store import (
+    migrations,
+    schema_datasets,
+    schema_inputs,
+    schema_logged_models,
+    schema_registry,
+    schema_traces,
+    schema_webhooks,
+)
 
 #: The tables that each step added.
 ADDED: dict[int, tuple[sa.Table, ...]] = {
@@ -13,6 +21,7 @@ ADDED: dict[int, tuple[sa.Table, ...]] = {
     3: schema_datasets.TABLES,
     4: schema_webhooks.TABLES,
     5: schema_traces.TABLES,
+    6: (*schema_inputs.TABLES, *schema_logged_models.TABLES),
 }
 
 

@@ -16,9 +16,13 @@ import pytest
 
 RECORDED = Path(__file__).parent / "data"
 # The server's own clock.
-TIMES = {"creation_time", "last_update_time", "creation_timestamp", "last_updated_timestamp"}
+TIMES = {"creation_time", "last_update_time", "creation_timestamp", "last_updated_timestamp"} | {
+    *["creation_timestamp_ms", "last_updated_timestamp_ms"],
+}
 # True of that server and not of ours: we neither sign URLs for storage nor run its gateway.
 OURS = {"presigned_upload_run_id_supported", "presigned_upload_model_id_supported", "features_enabled"}
+# Where we do better: MLflow's server fails on an output that is noted already, telling its SQL.
+BETTER = {"mlflow.log_outputs?": (200, {})}
 
 
 def comparable(value: Any) -> Any:
@@ -38,6 +42,30 @@ def comparable(value: Any) -> Any:
         elif name not in ("sqlstate", "error_class"):
             shown[name] = comparable(item)
     return shown
+
+
+def with_nan(value: Any) -> Any:
+    """`value`, where MLflow's server forgot that a logged model's metric was NaN and said 0."""
+    if isinstance(value, list):
+        return [with_nan(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("key") == "nanm":
+        return {**value, "value": "NaN"}
+    return {name: with_nan(item) for name, item in value.items()}
+
+
+def made(request: str, expected: dict[str, Any], got: dict[str, Any]) -> dict[str, str]:
+    """What the recording calls what was just made, and what we call it."""
+    if request.endswith("runs/create"):
+        return {expected["run"]["info"][name]: got["run"]["info"][name] for name in ("run_id", "run_name")}
+    if request.endswith("experiments/create"):
+        return {expected["experiment_id"]: got["experiment_id"]} if expected["experiment_id"] == "EXPERIMENT" else {}
+    if request.endswith("logged-models"):
+        return {expected["model"]["info"]["model_id"]: got["model"]["info"]["model_id"]}
+    if request.endswith("/assessments"):
+        return {expected["assessment"]["assessment_id"]: got["assessment"]["assessment_id"]}
+    return {}
 
 
 def latest_first(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -66,25 +94,22 @@ def renamed(text: str, ours: dict[str, str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("file", ["tier_a.jsonl", "registry.jsonl", "traces.jsonl"])
+@pytest.mark.parametrize("file", ["tier_a.jsonl", "registry.jsonl", "traces.jsonl", "logged_models.jsonl"])
 def test_every_recorded_exchange_is_answered_as_mlflow_answers_it(http: httpx.Client, file: str) -> None:
     ours: dict[str, str] = {}
     for line in (RECORDED / file).read_text().splitlines():
         exchange = json.loads(renamed(line, ours))
         response = replay(http, exchange)
         where = f"{exchange['label']}: {exchange['method']} {exchange['path']}"
-        assert response.status_code == exchange["status"], f"{where}: {response.text}"
-        expected = exchange.get("resp")
+        status, expected = BETTER.get(exchange["label"], (exchange["status"], exchange.get("resp")))
+        assert response.status_code == status, f"{where}: {response.text}"
         if not isinstance(expected, dict):
             continue
         got = response.json()
-        if exchange["method"] == "POST" and exchange["path"].endswith("/assessments"):
-            ours[expected["assessment"]["assessment_id"]] = got["assessment"]["assessment_id"]
-            expected = json.loads(renamed(json.dumps(expected), ours))
+        if status == 200:
+            ours |= made(exchange["path"] if exchange["method"] == "POST" else "", expected, got)
+        expected = with_nan(json.loads(renamed(json.dumps(expected), ours)))
         if exchange["path"].endswith("runs/create"):
-            for name in ("run_id", "run_name"):
-                ours[expected["run"]["info"][name]] = got["run"]["info"][name]
-            expected = json.loads(renamed(json.dumps(expected), ours))
             # Ours says at once what MLflow's says on the next read.
             expected["run"].setdefault("outputs", {})
         if exchange["method"] == "POST" and exchange["path"].endswith("3.0/mlflow/traces"):

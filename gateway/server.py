@@ -214,8 +214,12 @@ class Application:
 
             settings = self._settings
             self._tracking_database = open_tracking_database(settings)
+            kept = settings.artifacts
             made = app.create(
-                self._tracking_database, settings.data / "artifacts", private_webhooks=settings.private_webhooks
+                self._tracking_database,
+                settings.data / "artifacts" if kept is None else kept.get_secret_value(),
+                largest_artifact=settings.max_artifact,
+                private_webhooks=settings.private_webhooks,
             )
             self._close_tracking = made.state.close
             return made

@@ -82,6 +82,12 @@ def _admin_key(value: object) -> object:
     return value
 
 
+def _place(value: object) -> object:
+    if isinstance(value, str) and not re.match(r"[a-z][a-z0-9+.-]*://.", value):
+        raise strict.refusal("must be an address that fsspec knows. For example: s3://bucket/folder")
+    return value
+
+
 Location = Annotated[Path, BeforeValidator(_home)]
 
 
@@ -113,6 +119,12 @@ class Settings(BaseModel):
         le=86400,
         examples=["60"],
         description="Seconds a caller may take to send the body of an inference request",
+    )
+    artifacts: Annotated[SecretStr, BeforeValidator(_place)] | None = Field(
+        None, description="Where artifacts are kept instead of the data folder, such as s3://bucket/folder"
+    )
+    max_artifact: Annotated[int, BeforeValidator(_size)] | None = Field(
+        None, ge=1, description="Largest artifact, in bytes or as 5GiB"
     )
     drain: float = Field(
         30.0,
@@ -223,7 +235,7 @@ class Row(NamedTuple):
 
 
 _KINDS = {"data": "path", "config": "path", "admin_key_file": "path", "max_body": "size", "body_timeout": "seconds",
-          "drain": "seconds",
+          "drain": "seconds", "artifacts": "secret", "max_artifact": "size",
           "database_url": "secret", "redis_url": "secret", "admin_key": "secret", "host": "text", "port": "number",
           "workers": "number",
           "log_level": "word", "lab": "true/false", "private_webhooks": "true/false"}  # fmt: skip

@@ -1,54 +1,43 @@
-"""Files that runs leave behind, in a folder of this machine. The only code that turns a caller's path into ours."""
+"""Files that runs and models leave behind. The only code that turns a caller's path into the names of a file.
+
+Where they are kept is a matter of `ports.Files`: a folder of this machine, or elsewhere.
+"""
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shutil
-import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from promptlab.artifacts_disk import DiskFiles
 from promptlab.entities import FileInfo
-from promptlab.errors import InvalidParameter, NotFound
+from promptlab.errors import InvalidParameter, NotFound, TooLarge, Unsupported
+from promptlab.ports import UNFINISHED, Direct, Files, Part, Stored, Writing
+
+# What S3 takes.
+MAX_PARTS = 10_000
 
 _SCHEME = "mlflow-artifacts"
-# Unfinished uploads live beside the artifacts, so that finishing one is a rename within a file system.
-_UNFINISHED = ".unfinished"
-_UNFINISHED_SECONDS = 24 * 3600
 _FOREIGN_ROOT = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.\-]*:/")
-# What the file system refuses about a path is the caller's mistake, not ours.
-_CALLERS_ERRORS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOTEMPTY}
 
 
 class Artifacts:
-    """Artifacts under `root`, addressed by relative paths with forward slashes. Safe to use from many threads."""
+    """Artifacts, addressed by relative paths with forward slashes. Safe to use from many threads."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-        self._unfinished = self._root / _UNFINISHED
-        self._unfinished.mkdir(parents=True, exist_ok=True)
-        for left in self._unfinished.iterdir():
-            if left.stat().st_mtime < time.time() - _UNFINISHED_SECONDS:
-                left.unlink(missing_ok=True)
+    def __init__(self, root: Path | Files, largest: int | None = None) -> None:
+        """They are kept in the folder `root`, which is made, or wherever those files are.
 
-    def list(self, path: str) -> list[FileInfo]:
+        None may be larger than `largest` bytes.
+        """
+        self._files: Files = DiskFiles(root) if isinstance(root, Path) else root
+        self._largest = largest
+
+    def list(self, path: str) -> Sequence[FileInfo]:
         """What the folder holds, by name; nothing for a file or what is not there. Paths are base names."""
-        folder = self._locate(path)
-        if not folder.is_dir():
-            return []
-        with os.scandir(folder) as entries:
-            found = [
-                FileInfo(entry.name, None if entry.is_dir() else entry.stat().st_size)
-                for entry in entries
-                if not (folder == self._root and entry.name == _UNFINISHED)
-            ]
+        parts = safe_parts(path)
+        found = [info for info in self._files.list(parts) if parts or info.path != UNFINISHED]
         return sorted(found, key=lambda info: info.path)
 
     def list_below(self, folder: str, path: str) -> Sequence[FileInfo]:
@@ -57,19 +46,21 @@ class Artifacts:
         found = self.list(folder)
         return [replace(file, path=f"{base}/{file.path}") for file in found] if base else found
 
-    def file(self, path: str) -> Path:
-        """Where an artifact's bytes are. Raises `NotFound`."""
-        file = self._locate(path)
-        if not file.is_file():
+    def open(self, path: str) -> Stored:
+        """The artifact, to be read. Raises `NotFound`."""
+        found = self._files.open(safe_parts(path))
+        if found is None:
             raise NotFound(f"No such artifact: '{path}'")
-        return file
+        return found
+
+    def read(self, path: str) -> bytes:
+        """A small artifact, whole. Raises `NotFound`."""
+        found = self.open(path)
+        return b"".join(found.read(0, found.size))
 
     def upload(self, path: str) -> Upload:
         """A new artifact to write to. Until it is committed readers see the old one; never a part."""
-        target = self._locate(path)
-        if target == self._root:
-            raise InvalidParameter("Invalid path")
-        return Upload(target, self._unfinished / uuid.uuid4().hex)
+        return Upload(self._files.create(_named(path)), self._largest)
 
     def write(self, path: str, content: bytes) -> None:
         """Store a small artifact, durable when this returns."""
@@ -82,70 +73,80 @@ class Artifacts:
 
     def delete(self, path: str) -> None:
         """Remove a file, or a folder with all it holds. What is not there is gone already."""
-        target = self._locate(path)
-        if target == self._root:
-            raise InvalidParameter("Invalid path")
-        with _callers_errors(path):
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
+        self._files.delete(_named(path))
 
-    def _locate(self, path: str) -> Path:
-        parts = safe_parts(path)
-        if parts[:1] == [_UNFINISHED]:
-            raise InvalidParameter("Invalid path")
-        with _callers_errors(path):
-            located = self._root.joinpath(*parts).resolve()
-            _check_holdable(located)
-        if not located.is_relative_to(self._root):
-            raise InvalidParameter("Invalid path")
-        return located
+    # ── in parts, beside us ──────────────────────────────────────────────────────────────────────
+
+    def begin_parts(self, path: str, count: int) -> tuple[str, Sequence[str]]:
+        """The id of an upload in so many parts, and where each of them goes. Raises `Unsupported`."""
+        direct = self._direct("Multipart upload")
+        if self._largest is not None:
+            # How large they become nobody here would see.
+            raise unsupported("Multipart upload")
+        if not 1 <= count <= MAX_PARTS:
+            raise InvalidParameter(f"Invalid value {count} for parameter 'num_parts': give 1 to {MAX_PARTS}.")
+        return direct.begin(_named(path), count)
+
+    def finish_parts(self, path: str, upload_id: str, uploaded: Sequence[Part]) -> None:
+        """Put an artifact that was uploaded in parts together. Raises `Unsupported`."""
+        direct = self._direct("Multipart upload")
+        if not uploaded or not upload_id:
+            raise InvalidParameter("An upload is complete with its upload_id and at least one of its parts.")
+        direct.finish(_named(path), upload_id, uploaded)
+
+    def abandon_parts(self, path: str, upload_id: str) -> None:
+        """Give up an upload in parts. Raises `Unsupported`."""
+        self._direct("Multipart upload").abandon(_named(path), upload_id)
+
+    def download_url(self, path: str) -> tuple[str, int]:
+        """Where an artifact may be downloaded from, and its size. Raises `Unsupported` and `NotFound`."""
+        direct = self._direct("Presigned download")
+        return direct.url(_named(path)), self.open(path).size
+
+    def _direct(self, what: str) -> Direct:
+        direct = self._files.direct
+        if direct is None:
+            raise unsupported(what)
+        return direct
+
+
+def unsupported(what: str) -> Unsupported:
+    """The error that sends clients back to the proxy: they compare the beginning of its text."""
+    return Unsupported(f"{what} is not supported for the current artifact repository")
 
 
 class Upload:
-    """An artifact being written. `close` without `commit` leaves nothing behind."""
+    """An artifact being written, to at most so many bytes. `close` without `commit` leaves nothing behind."""
 
-    def __init__(self, target: Path, unfinished: Path) -> None:
-        self._target = target
-        self._unfinished = unfinished
-        self._file: BinaryIO = unfinished.open("xb")
+    def __init__(self, writing: Writing, largest: int | None) -> None:
+        self._writing = writing
+        self._largest = largest
+        self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Append."""
-        self._file.write(data)
+        """Append. Raises `TooLarge`."""
+        self._size += len(data)
+        if self._largest is not None and self._size > self._largest:
+            raise TooLarge(
+                f"The artifact is larger than the {self._largest} bytes that this server keeps of one; "
+                "its setting PROMPTYARD_MAX_ARTIFACT says so."
+            )
+        self._writing.write(data)
 
     def commit(self) -> None:
         """Put the artifact in its place, at once and durably."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        folder = self._target.parent
-        with _callers_errors(self._target.name):
-            new = [one for one in (folder, *folder.parents) if not one.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            self._unfinished.replace(self._target)
-        # A name is durable only when the folder that holds it is.
-        for holding in (folder, *(one.parent for one in new)):
-            _sync_folder(holding)
+        self._writing.commit()
 
     def close(self) -> None:
         """Give up what was not committed. Safe to call twice."""
-        self._file.close()
-        self._unfinished.unlink(missing_ok=True)
+        self._writing.close()
 
 
-def _check_holdable(path: Path) -> None:
-    # Raises for a name that the file system could never hold; that there is nothing yet is fine.
-    with suppress(FileNotFoundError, NotADirectoryError):
-        path.stat()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _named(path: str) -> Sequence[str]:
+    parts = safe_parts(path)
+    if not parts:
+        raise InvalidParameter("Invalid path")
+    return parts
 
 
 def safe_parts(path: str) -> list[str]:
@@ -167,7 +168,7 @@ def safe_parts(path: str) -> list[str]:
     parts = path.split("/")
     if parts[-1] == "":
         parts.pop()
-    if any(part in ("", ".") for part in parts):
+    if any(part in ("", ".") for part in parts) or parts[:1] == [UNFINISHED]:
         raise InvalidParameter("Invalid path")
     return parts
 
@@ -179,13 +180,3 @@ def proxied_path(artifact_uri: str, path: str = "") -> str | None:
         return None
     base = split.path.strip("/")
     return f"{base}/{path}" if path else base
-
-
-@contextmanager
-def _callers_errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno not in _CALLERS_ERRORS:
-            raise
-        raise InvalidParameter(f"An artifact cannot be kept at '{path[:200]}'") from None

@@ -89,6 +89,13 @@ class Unavailable(LabError):
     code = "TEMPORARILY_UNAVAILABLE"
 
 
+class Unsupported(LabError):
+    """What this server cannot do as it is set up; MLflow's clients then do it another way."""
+
+    status = 501
+    code = "NOT_IMPLEMENTED"
+
+
 class InternalError(LabError):
     """A fault of ours. The message says nothing about it: the server's log does."""
 

@@ -39,7 +39,7 @@ FLOORS = {
         *["gateway.tokens", "gateway.prices", "gateway.timing", "gateway.store*", "gateway.providers*"],
         *["gateway.importers*", "gateway.lanes"],
         *["gateway.telemetry", "gateway.metrics", "gateway.recording"],
-        *["promptlab.store*", "promptlab.artifacts", "promptlab.client*", "promptlab.delivery", "promptlab.otlp"],
+        *["promptlab.store*", "promptlab.artifacts*", "promptlab.client*", "promptlab.delivery", "promptlab.otlp"],
     ],
     "policy": [
         *[
@@ -88,6 +88,7 @@ DOORS = {
     "gradio": ["promptlab.workbench.*"],
     "sqlalchemy": ["gateway.store*", "gateway.database*", "promptlab.store*"],
     "alembic": ["gateway.store*", "gateway.database*", "promptlab.store*"],
+    "fsspec": ["promptlab.artifacts_remote"],
     "redis": ["gateway.counters*", "gateway.cache*"],
     "aiohappyeyeballs": ["gateway.providers.transport"],
     "python_multipart": ["gateway.api.*"],
@@ -190,7 +191,7 @@ NEVER_SAY = {
 SAID_HERE = {
     "promptlab.errors": {"endpoint"},
     "promptlab.api*": {"endpoint", "endpoints"},
-    "promptlab.artifacts": {"target"},
+    "promptlab.artifacts_disk": {"target"},
 }
 
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from promptlab.api import (
+    artifact_parts,
     artifacts,
     assessments,
     evaluation_datasets,
@@ -32,18 +33,26 @@ from promptlab.artifacts import Artifacts
 from promptlab.delivery import Delivery
 from promptlab.errors import EndpointNotFound, InvalidParameter, LabError, MethodNotAllowed
 from promptlab.lab import Lab
-from promptlab.ports import Database
+from promptlab.ports import Database, Files
 from promptlab.webhooks import Deliverer
 
 
-def create(database: Database, artifact_root: Path, *, private_webhooks: bool = False) -> FastAPI:
+def create(
+    database: Database,
+    artifact_root: Path | str,
+    *,
+    largest_artifact: int | None = None,
+    private_webhooks: bool = False,
+) -> FastAPI:
     """An app that keeps runs in `database` and files below `artifact_root`, both made ready here.
+
+    The root is a folder, or an address such as `s3://bucket/folder`; no file is larger than `largest_artifact`.
 
     It asks nobody who they are: whoever serves it does, and says `app.state.close()` before it closes the database.
     `private_webhooks`: webhooks may be told inside the operator's own network too.
     """
     sending = Delivery(private=private_webhooks)
-    lab = Lab(database, Artifacts(artifact_root), sending)
+    lab = Lab(database, Artifacts(_files(artifact_root), largest_artifact), sending)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     tracking = (experiments, runs, metrics, artifacts, inputs, logged_models, promptlab_runs, server_info)
     traced = (traces, traces_v2, assessments)
@@ -51,6 +60,7 @@ def create(database: Database, artifact_root: Path, *, private_webhooks: bool = 
         app.include_router(noun.served.router(lab))
     app.include_router(server_info.plain())
     app.include_router(artifacts.raw(lab))
+    app.include_router(artifact_parts.raw(lab))
     app.include_router(model_versions.raw(lab))
     app.include_router(otlp.raw(lab))
     app.include_router(logged_models.raw(lab))
@@ -60,6 +70,15 @@ def create(database: Database, artifact_root: Path, *, private_webhooks: bool = 
     deliverer = Deliverer(database, sending)
     app.state.close = deliverer.close
     return app
+
+
+def _files(root: Path | str) -> Path | Files:
+    if isinstance(root, Path):
+        return root
+    # Imported here: most keep their artifacts on disk.
+    from promptlab.artifacts_remote import RemoteFiles
+
+    return RemoteFiles(root)
 
 
 async def _not_served(request: Request, error: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -36,6 +35,7 @@ from promptlab.entities_models import (
     NewLoggedModel,
 )
 from promptlab.lab import Lab
+from promptlab.ports import Stored
 
 _ID = {"model_id": required(string)}
 _PAIRS = Field(ListOf(message(KEY_VALUE)), default=())
@@ -144,9 +144,9 @@ def raw(lab: Lab) -> APIRouter:
     async def file(request: Request) -> Response:
         call = arguments(request, b"", {**_ID, "artifact_file_path": required(string)})
 
-        def find() -> Path:
+        def find() -> Stored:
             _, path = lab.logged_models.artifact_path(call["model_id"], call["artifact_file_path"])
-            return lab.artifacts.file(path)
+            return lab.artifacts.open(path)
 
         return attachment(await to_thread.run_sync(find))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -28,6 +27,7 @@ from promptlab.entities import Tag
 from promptlab.entities_registry import NewVersion
 from promptlab.errors import InvalidParameter
 from promptlab.lab import Lab
+from promptlab.ports import Stored
 
 _ID = {"name": required(string), "version": required(string)}
 _ANY_ID = {"name": Field(string, default=""), "version": Field(string, default="")}
@@ -127,12 +127,12 @@ def raw(lab: Lab) -> APIRouter:
     async def artifact(request: Request) -> Response:
         call = arguments(request, b"", {**_ID, "path": required(string)})
 
-        def find() -> Path:
+        def find() -> Stored:
             root = lab.registry.location(call["name"], call["version"])
             located = proxied_path(root, call["path"])
             if located is None:
                 raise InvalidParameter(f"The files of this version are at {root}, which this server does not serve.")
-            return lab.artifacts.file(located)
+            return lab.artifacts.open(located)
 
         return artifacts.attachment(await to_thread.run_sync(find))
 

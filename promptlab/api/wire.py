@@ -199,10 +199,10 @@ async def read_body(request: Request, most: int = MAX_BODY) -> bytes:
     return b"".join(chunks)
 
 
-def arguments(request: Request, body: bytes, fields: Fields) -> Arguments:
-    """The request's fields: from the query on GET, from the body else; on DELETE from either."""
+def arguments(request: Request, body: bytes, fields: Fields, *, from_query: bool = False) -> Arguments:
+    """The request's fields: from the query on GET or where it is said, from the body else; on DELETE from either."""
     raw: dict[str, Any] = {}
-    if request.method in ("GET", "HEAD", "DELETE"):
+    if from_query or request.method in ("GET", "HEAD", "DELETE"):
         for key, value in request.query_params.multi_items():
             raw.setdefault(key, []).append(value)
         for name, values in raw.items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 
 from promptlab.artifacts import Artifacts, proxied_path
+from promptlab.artifacts_remote import RemoteFiles
 from promptlab.entities import FileInfo
-from promptlab.errors import InvalidParameter, NotFound
+from promptlab.errors import InvalidParameter, NotFound, TooLarge, Unsupported
 
 OUTSIDE = [
     "..",
@@ -50,9 +52,15 @@ def artifacts(tmp_path: Path) -> Artifacts:
     return Artifacts(tmp_path / "root")
 
 
+@pytest.fixture(params=["disk", "elsewhere"])
+def anywhere(request: pytest.FixtureRequest, artifacts: Artifacts) -> Artifacts:
+    """Artifacts on disk, and on a file system of fsspec's; S3 has a test of its own, over the wire."""
+    return artifacts if request.param == "disk" else Artifacts(RemoteFiles(f"memory://{uuid.uuid4().hex}"))
+
+
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_no_path_leads_outside(artifacts: Artifacts, tmp_path: Path, path: str) -> None:
-    for use in (artifacts.list, artifacts.file, artifacts.upload, artifacts.delete):
+    for use in (artifacts.list, artifacts.open, artifacts.upload, artifacts.delete):
         with pytest.raises(InvalidParameter):
             use(path)
     assert (tmp_path / "secret").read_text() == "secret"
@@ -61,36 +69,38 @@ def test_no_path_leads_outside(artifacts: Artifacts, tmp_path: Path, path: str) 
 def test_a_link_leads_nowhere_else(artifacts: Artifacts, tmp_path: Path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path)
     with pytest.raises(InvalidParameter):
-        artifacts.file("link/secret")
+        artifacts.open("link/secret")
 
 
-@pytest.mark.parametrize("path", ["a", "a/b.txt", "50%.txt", "a b/ü+=&?.bin", "..a/b..", "xy:z", "a/c:/d", "%zz"])
-def test_names_that_are_only_unusual(artifacts: Artifacts, path: str) -> None:
-    artifacts.write(path, b"1")
-    assert artifacts.file(path).read_bytes() == b"1"
-    artifacts.delete(path)
+@pytest.mark.parametrize(
+    "path", ["a", "a/b.txt", "50%.txt", "a b/ü+=&?.bin", "..a/b..", "xy:z", "a/c:/d", "%zz", "a*", "x[1]", "q?"]
+)
+def test_names_that_are_only_unusual(anywhere: Artifacts, path: str) -> None:
+    anywhere.write(path, b"1")
+    assert anywhere.read(path) == b"1"
+    anywhere.delete(path)
     with pytest.raises(NotFound, match="No such artifact"):
-        artifacts.file(path)
+        anywhere.open(path)
 
 
-def test_listing(artifacts: Artifacts) -> None:
-    assert artifacts.list("") == []
-    artifacts.write("run/b.txt", b"123")
-    artifacts.write("run/a/x", b"")
-    assert artifacts.list("") == [FileInfo("run")]
-    assert artifacts.list("run") == artifacts.list("run/") == [FileInfo("a"), FileInfo("b.txt", 3)]
-    assert artifacts.list("run/a") == [FileInfo("x", 0)]
-    assert artifacts.list("run/b.txt") == artifacts.list("nowhere") == []
+def test_listing(anywhere: Artifacts) -> None:
+    assert anywhere.list("") == []
+    anywhere.write("run/b.txt", b"123")
+    anywhere.write("run/a/x", b"")
+    assert anywhere.list("") == [FileInfo("run")]
+    assert anywhere.list("run") == anywhere.list("run/") == [FileInfo("a"), FileInfo("b.txt", 3)]
+    assert anywhere.list("run/a") == [FileInfo("x", 0)]
+    assert anywhere.list("run/b.txt") == anywhere.list("nowhere") == []
 
 
-def test_an_upload_is_seen_whole_or_not_at_all(artifacts: Artifacts) -> None:
-    artifacts.write("f", b"old")
-    upload = artifacts.upload("f")
+def test_an_upload_is_seen_whole_or_not_at_all(anywhere: Artifacts) -> None:
+    anywhere.write("f", b"old")
+    upload = anywhere.upload("f")
     upload.write(b"new")
-    assert artifacts.file("f").read_bytes() == b"old"
+    assert anywhere.read("f") == b"old"
     upload.commit()
     upload.close()
-    assert artifacts.file("f").read_bytes() == b"new"
+    assert anywhere.read("f") == b"new"
 
 
 def test_an_upload_given_up_leaves_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
@@ -119,13 +129,13 @@ def test_what_a_file_system_cannot_hold_is_the_callers_mistake(artifacts: Artifa
         artifacts.write(path, b"")
 
 
-def test_deleting(artifacts: Artifacts) -> None:
-    artifacts.write("run/a/x", b"1")
-    artifacts.delete("run")
-    artifacts.delete("run")
-    assert artifacts.list("") == []
+def test_deleting(anywhere: Artifacts) -> None:
+    anywhere.write("run/a/x", b"1")
+    anywhere.delete("run")
+    anywhere.delete("run")
+    assert anywhere.list("") == []
     with pytest.raises(InvalidParameter):
-        artifacts.delete("")
+        anywhere.delete("")
 
 
 @pytest.mark.parametrize(
@@ -140,3 +150,55 @@ def test_deleting(artifacts: Artifacts) -> None:
 )
 def test_what_a_runs_artifact_uri_means_here(uri: str, path: str, found: str | None) -> None:
     assert proxied_path(uri, path) == found
+
+
+def test_no_path_leads_out_of_a_place_elsewhere() -> None:
+    artifacts = Artifacts(RemoteFiles(f"memory://{uuid.uuid4().hex}"))
+    for path in OUTSIDE:
+        if not path.startswith(".unfinished"):
+            for use in (artifacts.list, artifacts.open, artifacts.upload, artifacts.delete):
+                with pytest.raises(InvalidParameter):
+                    use(path)
+
+
+def test_an_artifact_larger_than_allowed_is_refused_while_it_comes(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path, largest=10)
+    artifacts.write("f", b"x" * 10)
+    with pytest.raises(TooLarge, match="10 bytes"):
+        artifacts.write("f", b"x" * 11)
+    assert artifacts.read("f") == b"x" * 10
+
+
+def test_a_name_is_never_a_pattern(anywhere: Artifacts) -> None:
+    for path in ("run/a", "run/b/c", "run/*/x"):
+        anywhere.write(path, b"1")
+    anywhere.delete("run/*")
+    anywhere.delete("run/?")
+    anywhere.delete("*")
+    assert [one.path for one in anywhere.list("run") if one.path != "*"] == ["a", "b"]
+    assert anywhere.list("run/*") == []
+
+
+def test_a_folder_is_no_artifact(anywhere: Artifacts) -> None:
+    anywhere.write("folder/x", b"1")
+    with pytest.raises(InvalidParameter, match="cannot be kept"):
+        anywhere.write("folder", b"1")
+    assert [one.path for one in anywhere.list("")] == ["folder"]
+
+
+def test_a_disk_signs_no_urls(artifacts: Artifacts) -> None:
+    for use in (
+        lambda: artifacts.begin_parts("f", 1),
+        lambda: artifacts.finish_parts("f", "1", []),
+        lambda: artifacts.abandon_parts("f", "1"),
+    ):
+        with pytest.raises(Unsupported, match=r"^Multipart upload is not supported for the current artifact reposito"):
+            use()
+    with pytest.raises(Unsupported, match=r"^Presigned download is not supported for the current artifact reposito"):
+        artifacts.download_url("f")
+
+
+@pytest.mark.parametrize("address", ["nothing://x", "gs://bucket"])
+def test_a_place_nothing_here_understands(address: str) -> None:
+    with pytest.raises(ValueError, match="Artifacts cannot be kept there"):
+        RemoteFiles(address)

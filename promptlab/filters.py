@@ -26,10 +26,8 @@ LISTS = ("IN", "NOT IN")
 PRESENCE = ("IS NOT NULL", "IS NULL")
 
 # Far beyond what anybody writes, and below what SQLite can nest or bind.
-MAX_CLAUSES = 200
-MAX_LIST = 10_000
-MAX_PATTERN = 10_000
-MAX_ORDER_BY = 20
+MAX_CLAUSES, MAX_ORDER_BY = 200, 20
+MAX_LIST = MAX_PATTERN = 10_000
 
 
 class Entity(StrEnum):
@@ -82,9 +80,8 @@ class Grammar:
     # The attributes to sort by, where they are others than those to filter by; `aliases` then are theirs.
     order_keys: frozenset[str] | None = None
     quoted_numbers: bool = False
-    # What may be asked of each entity, where it is not what may be asked of any text.
+    # What may be asked of each entity, where it is not what may be asked of any text; whose keys all take a list.
     comparators: Mapping[Entity, tuple[str, ...]] = field(default_factory=dict)
-    # Whose keys all may be compared with a list.
     listed: frozenset[Entity] = frozenset()
 
     @property

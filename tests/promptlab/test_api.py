@@ -44,8 +44,8 @@ def test_the_handshake(http: httpx.Client) -> None:
     ("verb", "path"),
     [
         ("GET", "/api/2.0/mlflow/registered-models/nothing"),
-        ("POST", "/api/3.0/mlflow/traces"),
-        ("POST", "/v1/traces"),
+        ("POST", "/api/3.0/mlflow/issues"),
+        ("POST", "/v1/metrics"),
         ("POST", "/api/2.0/mlflow/runs/create/"),
         ("GET", "/api/9.0/mlflow/runs/get"),
         ("GET", "/docs"),

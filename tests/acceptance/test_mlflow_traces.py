@@ -183,3 +183,26 @@ def test_a_gateway_traces_its_calls_to_a_tracking_server(
     assert [one.span_type for one in found.data.spans] == ["CHAT_MODEL", "CHAT_MODEL"]
     assert found.info.token_usage["total_tokens"] == 5
     assert "secret" not in str(found.to_dict())
+
+
+def test_an_evaluation_is_run_and_kept(mlflow: Any, experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else litellm, which judges would need, asks for prices on the net.
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    from mlflow.genai.scorers import scorer
+
+    @scorer
+    def exact(outputs: int, expectations: dict[str, int]) -> bool:
+        return outputs == expectations["expected_response"]
+
+    cases = [
+        {"inputs": {"x": 1}, "expectations": {"expected_response": 2}},
+        {"inputs": {"x": 5}, "expectations": {"expected_response": 7}},
+    ]
+    result = mlflow.genai.evaluate(data=cases, predict_fn=lambda x: x + 1, scorers=[exact])
+    assert result.metrics == {"exact/mean": 0.5}
+    assert mlflow.get_run(result.run_id).data.metrics == {"exact/mean": 0.5}
+    found = mlflow.search_traces(locations=[experiment], run_id=result.run_id, return_type="list")
+    said = sorted((one.name, one.value) for trace in found for one in trace.info.assessments)
+    assert said == [("exact", False), ("exact", True), ("expected_response", 2), ("expected_response", 7)]
+    right = mlflow.search_traces(locations=[experiment], filter_string="feedback.exact = 'true'", return_type="list")
+    assert [trace.data.spans[0].inputs for trace in right] == [{"x": 1}]

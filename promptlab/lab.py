@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from promptlab import existing, filters, limits, metrics
+from promptlab import existing, filters, filters_tracking, limits, metrics
 from promptlab.artifacts import Artifacts, proxied_path
 from promptlab.assessments import Assessments
 from promptlab.delivery import Delivery
@@ -152,8 +152,8 @@ class Lab:
     ) -> Page[Experiment]:
         """A page of the experiments for which the filter holds."""
         _check_page_size(limit)
-        clauses = [_with_number(clause) for clause in filters.parse_filter(text, filters.EXPERIMENTS)]
-        orders = filters.parse_order_by(order_by, filters.EXPERIMENTS)
+        clauses = [_with_number(clause) for clause in filters.parse_filter(text, filters_tracking.EXPERIMENTS)]
+        orders = filters.parse_order_by(order_by, filters_tracking.EXPERIMENTS)
         with self._database.read() as connection:
             return search.search_experiments(connection, view, clauses, orders, limit, token)
 
@@ -235,8 +235,8 @@ class Lab:
     ) -> Page[Run]:
         """A page of the runs of these experiments for which the filter holds."""
         _check_page_size(limit)
-        clauses = filters.parse_filter(text, filters.RUNS)
-        orders = filters.parse_order_by(order_by, filters.RUNS)
+        clauses = filters.parse_filter(text, filters_tracking.RUNS)
+        orders = filters.parse_order_by(order_by, filters_tracking.RUNS)
         numbers = [limits.experiment_number(experiment_id) for experiment_id in experiment_ids]
         with self._database.read() as connection:
             return search.search_runs(connection, numbers, view, clauses, orders, limit, token)

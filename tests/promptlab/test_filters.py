@@ -6,16 +6,15 @@ import pytest
 
 from promptlab.errors import InvalidParameter
 from promptlab.filters import (
-    EXPERIMENTS,
     MAX_CLAUSES,
     MAX_LIST,
-    RUNS,
     Clause,
     Entity,
     Order,
     parse_filter,
     parse_order_by,
 )
+from promptlab.filters_tracking import EXPERIMENTS, RUNS
 
 METRIC, PARAM, TAG, ATTRIBUTE, DATASET, *_ = Entity
 

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from promptlab.workbench.charts import LINES, Series, chart, tint
+from promptlab.workbench.comparison_data import read_and_made
 from promptlab.workbench.downloads import address
 from promptlab.workbench.figures import figure, writer
 from promptlab.workbench.previews import size
@@ -46,7 +47,8 @@ def comparison(chosen: Sequence[Chosen], path: str, previews: Mapping[str, str])
     return (
         f'<section class="yard compare"><header><h2>{title}</h2><ul class="legend">{legend}</ul>'
         '<button type="button" class="btn small" data-act="clear">Clear</button></header>'
-        f"{_metrics(chosen)}{_params(chosen)}{_artifacts(chosen, path, previews)}</section>"
+        f"{_metrics(chosen)}{_params(chosen)}{_data(chosen)}"
+        f"{_artifacts(chosen, path, previews)}</section>"
     )
 
 
@@ -90,10 +92,6 @@ def _params(chosen: Sequence[Chosen]) -> str:
     names.sort(key=lambda name: len({params.get(name) for params in given}) == 1)
     if not names:
         return _section("Params", '<p class="note">None of these runs has a param.</p>')
-    head = "".join(
-        f'<th {tint(index)} title="{escape(name_of(one.run))}"><i></i>{escape(name_of(one.run))}</th>'
-        for index, one in enumerate(chosen)
-    )
     rows = ""
     different = 0
     for name in names:
@@ -106,9 +104,17 @@ def _params(chosen: Sequence[Chosen]) -> str:
             + "</tr>"
         )
     note = "" if len(chosen) < 2 else "All the same." if not different else f"{different} of {len(names)} differ."
+    return _section("Params", _table(chosen, rows), note)
+
+
+def _table(chosen: Sequence[Chosen], rows: str) -> str:
+    head = "".join(
+        f'<th {tint(index)} title="{escape(name_of(one.run))}"><i></i>{escape(name_of(one.run))}</th>'
+        for index, one in enumerate(chosen)
+    )
     wide = f'style="min-width:{160 + 160 * len(chosen)}px"'
     table = f'<table class="params" {wide}><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return _section("Params", f'<div class="scroll">{table}</div>', note)
+    return f'<div class="scroll">{table}</div>'
 
 
 def _value(value: str | None, first: str | None, index: int) -> str:
@@ -129,6 +135,11 @@ def marked(first: str, value: str) -> str:
         words = escape("".join(after[start:end]))
         parts.append(words if kind == "equal" else f"<mark>{words}</mark>" if words else "")
     return "".join(parts)
+
+
+def _data(chosen: Sequence[Chosen]) -> str:
+    rows = read_and_made([one.run for one in chosen])
+    return _section("Data and models", _table(chosen, rows)) if rows else ""
 
 
 def _artifacts(chosen: Sequence[Chosen], path: str, previews: Mapping[str, str]) -> str:

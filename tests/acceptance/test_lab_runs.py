@@ -69,6 +69,11 @@ def experiment(lab_server: Server) -> str:
             points.append({"key": "score", "value": index / 2, "timestamp": 1, "step": 0})
             given = [{"key": "size", "value": str(index)}, {"key": "kind", "value": "same"}]
             post("runs/log-batch", run_id=info["run_id"], metrics=points, params=given)
+            if index < 2:
+                read = {"name": "cases", "digest": "d1", "source_type": "code", "source": "{}"}
+                tags = [{"key": "mlflow.data.context", "value": f"fold {index}"}]
+                post("runs/log-inputs", run_id=info["run_id"], datasets=[{"dataset": read, "tags": tags}])
+                post("runs/outputs", run_id=info["run_id"], models=[{"model_id": f"m-{index}"}])
             base = f"/api/2.0/mlflow-artifacts/artifacts/{number}/{info['run_id']}/artifacts"
             http.put(f"{base}/notes/read me.txt", content=f"{name} <b>said</b>").raise_for_status()
             post("runs/update", run_id=info["run_id"], status="FINISHED", end_time=2000)
@@ -95,7 +100,10 @@ def test_runs_are_filtered_sorted_chosen_and_reopened(pages: Watch, lab_server: 
     expect(page.locator(".chart.lines figcaption")).to_have_text("loss")
     expect(page.locator(".chart.lines polyline")).to_have_count(2)
     expect(page.locator(".chart.bars figcaption")).to_have_text("score")
-    expect(page.locator(".params .differs th")).to_have_text(["size"])
+    params, data = page.locator(".params").all()
+    expect(params.locator(".differs th")).to_have_text(["size"])
+    expect(data.locator("tbody th")).to_have_text(["cases d1", "Models made"])
+    expect(data.locator("tbody td")).to_have_text(["fold 0", "fold 1", "models:/m-0", "models:/m-1"])
     page.get_by_role("button", name="notes/read me.txt").click()
     expect(page.locator(".shown pre")).to_have_text(["alpha <b>said</b>", "beta <b>said</b>"])
 

@@ -52,6 +52,13 @@ def run(text: str) -> dict[str, Any]:
             "metrics": [{"key": text, "value": 1.0, "timestamp": 1, "step": 0}],
             "tags": [],
         },
+        "inputs": {
+            "dataset_inputs": [
+                {"dataset": {"name": text, "digest": text}, "tags": [{"key": "mlflow.data.context", "value": text}]}
+            ],
+            "model_inputs": [{"model_id": text}],
+        },
+        "outputs": {"model_outputs": [{"model_id": text}]},
     }
 
 

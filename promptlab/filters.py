@@ -7,16 +7,19 @@
     order_by := [entity '.'] key [ASC|DESC]
 
 Source: https://github.com/mlflow/mlflow/blob/master/mlflow/utils/search_utils.py
+
+Ours, and no filter of MLflow's: one that begins with WHERE may have OR and parentheses, and RLIKE where LIKE is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from promptlab.errors import InvalidParameter
+from promptlab.filters_tokens import END, PART, Token, Tokens
 
 Value = str | int | float | tuple[str | int, ...] | None
 
@@ -26,7 +29,7 @@ LISTS = ("IN", "NOT IN")
 PRESENCE = ("IS NOT NULL", "IS NULL")
 
 # Far beyond what anybody writes, and below what SQLite can nest or bind.
-MAX_CLAUSES, MAX_ORDER_BY = 200, 20
+MAX_CLAUSES, MAX_ORDER_BY, MAX_DEPTH = 200, 20, 20
 MAX_LIST = MAX_PATTERN = 10_000
 
 
@@ -43,16 +46,21 @@ class Entity(StrEnum):
     FEEDBACK = "feedback"
     EXPECTATION = "expectation"
     ISSUE = "issue"
+    EITHER = "either"
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One condition. `value` is a number for numeric keys, a tuple for IN, None for IS (NOT) NULL."""
+    """One condition. `value` is a number for numeric keys, a tuple for IN, None for IS (NOT) NULL.
+
+    Of the entity `EITHER` it is alternatives: `options`, of one of which every clause must hold.
+    """
 
     entity: Entity
     key: str
     comparator: str
     value: Value
+    options: tuple[tuple[Clause, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +106,6 @@ class Grammar:
 
 _DATASET_KEYS = frozenset({"name", "digest", "context"})
 
-_PART = r"(?:\w+|`[^`]*`|\"[^\"]*\")"
-_TOKEN = re.compile(
-    r"(?P<space>\s+)"
-    r"|(?P<string>'(?:''|[^'])*')"
-    r"|(?P<number>-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))"
-    rf"|(?P<name>{_PART}(?:\.{_PART})*)"
-    r"|(?P<compare>[<>=!~]+)"
-    r"|(?P<punct>[(),;])"
-    r"|(?P<other>.)",
-    re.DOTALL,
-)
 _PHRASES = {
     ("IS", "NULL"): "IS NULL",
     ("NOT", "IN"): "NOT IN",
@@ -117,61 +114,87 @@ _PHRASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-
-    @property
-    def word(self) -> str:
-        """The token as a keyword."""
-        return self.text.upper() if self.kind == "name" else self.text
-
-
-_END = _Token("end", "")
-
-
-class _Tokens:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._tokens = [
-            _Token(match.lastgroup or "other", match.group())
-            for match in _TOKEN.finditer(text)
-            if match.lastgroup != "space"
-        ]
-        self._at = 0
-
-    def peek(self, ahead: int = 0) -> _Token:
-        at = self._at + ahead
-        return self._tokens[at] if at < len(self._tokens) else _END
-
-    def take(self) -> _Token:
-        token = self.peek()
-        self._at += 1
-        return token
-
-
 def parse_filter(text: str, grammar: Grammar) -> list[Clause]:
     """The clauses of `text`, all of which must hold; none for an empty one."""
-    tokens = _Tokens(text)
+    tokens = Tokens(text)
     clauses: list[Clause] = []
-    if tokens.peek() is _END:
+    if tokens.peek() is END:
         return clauses
+    if tokens.peek().word == "WHERE":
+        tokens.take()
+        return _wide(tokens, grammar)
     while True:
         clauses.append(_clause(tokens, grammar))
         if len(clauses) > MAX_CLAUSES:
             raise InvalidParameter(f"The filter has more than {MAX_CLAUSES} clauses")
         joint = tokens.take()
-        if joint is _END:
+        if joint is END:
             return clauses
         if joint.text == ";":
-            if tokens.peek() is _END:
+            if tokens.peek() is END:
                 return clauses
             raise InvalidParameter(
                 f"Search filter contained multiple expression {text!r}. Provide AND-ed expression list."
             )
         if joint.word != "AND":
             raise _invalid_clauses(joint)
+
+
+def _wide(tokens: Tokens, grammar: Grammar) -> list[Clause]:
+    """What follows WHERE: clauses with AND, OR and parentheses, and RLIKE among their comparators."""
+    clauses = _any_of(tokens, grammar, 0)
+    if tokens.peek() is not END:
+        raise _invalid_clauses(tokens.peek())
+    if sum(1 for _ in flat(clauses)) > MAX_CLAUSES:
+        raise InvalidParameter(f"The filter has more than {MAX_CLAUSES} clauses")
+    return clauses
+
+
+def _any_of(tokens: Tokens, grammar: Grammar, depth: int) -> list[Clause]:
+    if depth > MAX_DEPTH:
+        raise InvalidParameter(f"The filter has more than {MAX_DEPTH} parentheses inside each other")
+    options = [_all_of(tokens, grammar, depth)]
+    while tokens.peek().word == "OR":
+        tokens.take()
+        options.append(_all_of(tokens, grammar, depth))
+    if len(options) == 1:
+        return options[0]
+    return [Clause(Entity.EITHER, "", "OR", None, tuple(tuple(option) for option in options))]
+
+
+def _all_of(tokens: Tokens, grammar: Grammar, depth: int) -> list[Clause]:
+    clauses: list[Clause] = []
+    while True:
+        if tokens.peek().text == "(":
+            tokens.take()
+            clauses += _any_of(tokens, grammar, depth + 1)
+            if (closing := tokens.take()).text != ")":
+                raise _invalid_clauses(closing)
+        else:
+            clauses.append(_clause(tokens, grammar, wide=True))
+        if tokens.peek().word != "AND":
+            return clauses
+        tokens.take()
+
+
+def flat(clauses: Iterable[Clause]) -> Iterator[Clause]:
+    """Every clause there is, however deep in alternatives."""
+    for clause in clauses:
+        if clause.entity is Entity.EITHER:
+            for option in clause.options:
+                yield from flat(option)
+        else:
+            yield clause
+
+
+def each(clauses: Iterable[Clause], change: Callable[[Clause], Clause]) -> list[Clause]:
+    """The clauses with each of them changed, those in alternatives too."""
+    return [
+        replace(clause, options=tuple(tuple(each(option, change)) for option in clause.options))
+        if clause.entity is Entity.EITHER
+        else change(clause)
+        for clause in clauses
+    ]
 
 
 def parse_order_by(items: Sequence[str], grammar: Grammar) -> list[Order]:
@@ -185,11 +208,11 @@ def parse_order_by(items: Sequence[str], grammar: Grammar) -> list[Order]:
 
 
 def _order(text: str, grammar: Grammar) -> Order:
-    tokens = _Tokens(text)
+    tokens = Tokens(text)
     first, direction, rest = tokens.take(), tokens.take(), tokens.take()
-    if first.kind != "name" or rest is not _END:
+    if first.kind != "name" or rest is not END:
         raise InvalidParameter(f"Invalid order_by clause '{text}'. Could not be parsed.")
-    if direction is not _END and direction.word not in ("ASC", "DESC"):
+    if direction is not END and direction.word not in ("ASC", "DESC"):
         raise InvalidParameter(f"Invalid ordering key in order_by clause '{text}'.")
     entity, key = _identifier(first.text, grammar, grammar.sorted)
     if entity not in grammar.ordered:
@@ -197,7 +220,7 @@ def _order(text: str, grammar: Grammar) -> Order:
     return Order(entity, key, direction.word != "DESC")
 
 
-def _clause(tokens: _Tokens, grammar: Grammar) -> Clause:
+def _clause(tokens: Tokens, grammar: Grammar, *, wide: bool = False) -> Clause:
     left = tokens.take()
     if left.kind != "name":
         raise _invalid_clauses(left)
@@ -212,11 +235,11 @@ def _clause(tokens: _Tokens, grammar: Grammar) -> Clause:
             raise InvalidParameter(f"IS NULL / IS NOT NULL is only supported for {allowed}, not for {what}")
         return Clause(entity, key, comparator, None)
     value = _value(tokens, entity, key, grammar)
-    _check_comparator(comparator, entity, key, value, grammar)
+    _check_comparator(comparator, entity, key, value, grammar, wide=wide)
     return Clause(entity, key, comparator, value)
 
 
-def _comparator(tokens: _Tokens) -> str:
+def _comparator(tokens: Tokens) -> str:
     token = tokens.take()
     if token.kind == "compare":
         return token.text
@@ -234,7 +257,7 @@ def _comparator(tokens: _Tokens) -> str:
 
 
 def _identifier(text: str, grammar: Grammar, known: frozenset[str]) -> tuple[Entity, str]:
-    parts = re.match(rf"({_PART})(?:\.(.*))?\Z", text, re.DOTALL)
+    parts = re.match(rf"({PART})(?:\.(.*))?\Z", text, re.DOTALL)
     head, key = (text, None) if parts is None else parts.groups()
     if key is None:
         entity, key = Entity.ATTRIBUTE, _bare(head)
@@ -256,9 +279,9 @@ def _bare(text: str) -> str:
     return text[1:-1] if len(text) >= 2 and text[0] == text[-1] and text[0] in '`"' else text
 
 
-def _value(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> Value:
+def _value(tokens: Tokens, entity: Entity, key: str, grammar: Grammar) -> Value:
     token = tokens.take()
-    if token is _END:
+    if token is END:
         raise InvalidParameter("Invalid comparison clause. Expected 3 tokens found 2")
     if token.text == "(":
         return _list(tokens, entity, key, grammar)
@@ -278,9 +301,9 @@ def _value(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> Value
     raise _not_quoted(entity, token.text)
 
 
-def _number(token: _Token, entity: Entity, key: str, *, quoted: bool) -> int | float:
+def _number(token: Token, entity: Entity, key: str, *, quoted: bool) -> int | float:
     if quoted and re.fullmatch(r"'-?[0-9]+'", token.text):
-        token = _Token("number", token.text[1:-1])
+        token = Token("number", token.text[1:-1])
     if token.kind != "number":
         which = "metric" if entity is Entity.METRIC else f"numeric attribute: {key}"
         raise InvalidParameter(f"Expected numeric value type for {which}. Found {token.text}")
@@ -302,7 +325,7 @@ def _not_quoted(entity: Entity, found: str) -> InvalidParameter:
             )
 
 
-def _list(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> tuple[str, ...]:
+def _list(tokens: Tokens, entity: Entity, key: str, grammar: Grammar) -> tuple[str, ...]:
     if entity in (Entity.TAG, Entity.PARAM) and entity not in grammar.listed:
         raise _not_quoted(entity, "(")
     if entity is Entity.METRIC or key in grammar.number_keys:
@@ -325,7 +348,7 @@ def _list(tokens: _Tokens, entity: Entity, key: str, grammar: Grammar) -> tuple[
             raise _ill_formed_list()
 
 
-def _quoted(token: _Token) -> str:
+def _quoted(token: Token) -> str:
     if token.kind == "string":
         return token.text[1:-1].replace("''", "'")
     if token.kind == "name" and token.text[0] == token.text[-1] == '"':
@@ -339,7 +362,7 @@ def _ill_formed_list() -> InvalidParameter:
     )
 
 
-def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, grammar: Grammar) -> None:
+def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, grammar: Grammar, *, wide: bool) -> None:
     if entity is Entity.METRIC or (entity is Entity.ATTRIBUTE and key in grammar.number_keys):
         valid: tuple[str, ...] = NUMERIC
     elif entity in grammar.comparators:
@@ -350,6 +373,8 @@ def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, g
         valid = (*TEXT, *LISTS)
     else:
         valid = TEXT
+    if wide and set(TEXT) <= set(valid):
+        valid = (*valid, "RLIKE")
     if comparator not in valid:
         raise InvalidParameter(f"Invalid comparator '{comparator}' not one of '{sorted(valid)}'")
     if comparator in ("LIKE", "ILIKE", "RLIKE") and isinstance(value, str) and len(value) > MAX_PATTERN:
@@ -360,5 +385,5 @@ def _check_comparator(comparator: str, entity: Entity, key: str, value: Value, g
         )
 
 
-def _invalid_clauses(token: _Token) -> InvalidParameter:
+def _invalid_clauses(token: Token) -> InvalidParameter:
     return InvalidParameter(f"Invalid clause(s) in filter string: '{token.text or 'the end'}'")

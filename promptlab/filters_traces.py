@@ -57,7 +57,7 @@ _PLACES = {
 
 def parse_filter(text: str) -> list[Clause]:
     """The clauses of a filter of traces, each about the place where what it asks for is kept."""
-    return [_placed(clause) for clause in filters.parse_filter(text, TRACES)]
+    return filters.each(filters.parse_filter(text, TRACES), _placed)
 
 
 def parse_order_by(items: Sequence[str]) -> list[Order]:

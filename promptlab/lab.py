@@ -152,7 +152,7 @@ class Lab:
     ) -> Page[Experiment]:
         """A page of the experiments for which the filter holds."""
         _check_page_size(limit)
-        clauses = [_with_number(clause) for clause in filters.parse_filter(text, filters_tracking.EXPERIMENTS)]
+        clauses = filters.each(filters.parse_filter(text, filters_tracking.EXPERIMENTS), _with_number)
         orders = filters.parse_order_by(order_by, filters_tracking.EXPERIMENTS)
         with self._database.read() as connection:
             return search.search_experiments(connection, view, clauses, orders, limit, token)

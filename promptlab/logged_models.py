@@ -150,7 +150,7 @@ class LoggedModels:
         if not all(one.name for one in datasets):
             raise InvalidParameter("`dataset_name` in the `datasets` clause must be specified.")
         limits_models.check_count("datasets", datasets)
-        clauses = [filters_models.stored(one) for one in filters.parse_filter(text, filters_models.LOGGED_MODELS)]
+        clauses = filters.each(filters.parse_filter(text, filters_models.LOGGED_MODELS), filters_models.stored)
         orders = filters_models.parse_model_orders(order_by)
         numbers = [limits.experiment_number(one) for one in experiment_ids]
         asked = _Asked(experiment_ids, text, datasets, order_by)

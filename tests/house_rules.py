@@ -197,7 +197,7 @@ SAID_HERE = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 # Files of store/ that serve the other files there; every other one is named for a noun its package's api/ knows.
-STORE_TOOLS = {"search_registry", "search_logged_models", "search_traces", "spans", "whole_traces"} | {
+STORE_TOOLS = {"search_registry", "search_logged_models", "search_traces", "spans", "whole_traces", "matching"} | {
     *["schema_registry", "schema_datasets", "schema_webhooks", "schema_inputs", "schema_logged_models"],
     "schema_traces",
     "usage_days",

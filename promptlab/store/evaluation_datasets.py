@@ -20,7 +20,7 @@ from promptlab.store.schema_datasets import (
     evaluation_dataset_tags,
     evaluation_datasets,
 )
-from promptlab.store.search import column_sort, compare, page, tagged
+from promptlab.store.search import column_sort, compare, held, page, tagged
 from promptlab.store.upsert import insert_missing, insert_or_replace
 
 # Rows are fetched for this many at once: databases bound the length of an IN list.
@@ -106,11 +106,13 @@ def search(
         query = query.where(
             evaluation_datasets.c.number.in_(sa.select(of.c.dataset).where(of.c.experiment.in_(experiments)))
         )
-    for clause in clauses:
+
+    def one(clause: Clause) -> sa.ColumnElement[bool]:
         if clause.entity is Entity.TAG:
-            query = query.where(tagged(connection, tags, tags.c.dataset, evaluation_datasets.c.number, clause))
-        else:
-            query = query.where(compare(connection, _COLUMNS[clause.key], clause))
+            return tagged(connection, tags, tags.c.dataset, evaluation_datasets.c.number, clause)
+        return compare(connection, _COLUMNS[clause.key], clause)
+
+    query = query.where(*held(clauses, one))
     keys = [column_sort(connection, _COLUMNS[order.key], order.ascending) for order in orders or _NEWEST_FIRST]
     keys.append(SortKey(evaluation_datasets.c.number, int, ascending=False))
     rows, next_token = page(connection, query, keys, limit, token)

@@ -9,9 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from promptlab.entities import DATASET_CONTEXT, Experiment, Page, Run, ViewType
+from promptlab.errors import InvalidParameter
 from promptlab.filters import Clause, Entity, Order
 from promptlab.store import experiments as experiment_store
 from promptlab.store import runs as run_store
+from promptlab.store.matching import matches, refused
 from promptlab.store.paging import SortKey, after, ordered, token_of
 from promptlab.store.schema import INDEXED_LETTERS, beginning, experiment_tags, experiments, metrics, params, runs, tags
 from promptlab.store.schema_inputs import datasets, run_dataset_tags, run_datasets
@@ -47,7 +49,7 @@ def search_runs(
         "experiments", list(experiment_ids), expanding=True, literal_execute=True
     )
     query = sa.select(runs).where(runs.c.experiment.in_(wanted), *_alive(runs.c.deleted, view))
-    query = query.where(*(_run_clause(connection, clause) for clause in clauses))
+    query = query.where(*held(clauses, lambda clause: _run_clause(connection, clause)))
     keys = [key for order in orders for key in _run_sort(connection, order)]
     if not any(order.entity is Entity.ATTRIBUTE and order.key == "start_time" for order in orders):
         keys.append(SortKey(runs.c.start, int, ascending=False))
@@ -66,7 +68,7 @@ def search_experiments(
 ) -> Page[Experiment]:
     """Experiments for which every clause holds, newest first unless `orders` say otherwise."""
     query = sa.select(experiments).where(*_alive(experiments.c.deleted, view))
-    query = query.where(*(_experiment_clause(connection, clause) for clause in clauses))
+    query = query.where(*held(clauses, lambda clause: _experiment_clause(connection, clause)))
     chosen = orders or [
         Order(Entity.ATTRIBUTE, "creation_time", ascending=False),
         Order(Entity.ATTRIBUTE, "experiment_id"),
@@ -85,7 +87,12 @@ def page(
     query = ordered(query, keys).limit(limit + 1)
     if token:
         query = query.where(after(keys, token))
-    rows = connection.execute(query).all()
+    try:
+        rows = connection.execute(query).all()
+    except sa.exc.DataError as error:
+        if refused(error):
+            raise InvalidParameter("The database cannot read the regular expression of an RLIKE") from None
+        raise
     if len(rows) <= limit:
         return rows, None
     return rows[:limit], token_of(rows[limit - 1], keys)
@@ -102,6 +109,16 @@ def _alive(deleted: sa.Column[bool], view: ViewType) -> list[sa.ColumnElement[bo
 
 
 # ── conditions ───────────────────────────────────────────────────────────────────────────────────
+
+
+def held(clauses: Sequence[Clause], one: Callable[[Clause], sa.ColumnElement[bool]]) -> list[sa.ColumnElement[bool]]:
+    """What must hold for all of these clauses, each of which `one` makes a condition of."""
+    return [
+        sa.or_(*(sa.and_(*held(option, one)) for option in clause.options))
+        if clause.entity is Entity.EITHER
+        else one(clause)
+        for clause in clauses
+    ]
 
 
 def _run_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
@@ -154,8 +171,10 @@ def tagged(
     return mine.in_(having.where(compare(connection, table.c.value, clause)))
 
 
-def compare(connection: sa.Connection, column: sa.Column[Any], clause: Clause) -> sa.ColumnElement[bool]:
+def compare(connection: sa.Connection, column: sa.ColumnElement[Any], clause: Clause) -> sa.ColumnElement[bool]:
     """Whether the clause holds for what is in this column."""
+    if clause.comparator == "RLIKE":
+        return matches(connection, column, str(clause.value))
     # Else PostgreSQL would round a fraction to the whole number that the column holds.
     value = sa.literal(clause.value, sa.Double) if isinstance(clause.value, float) else clause.value
     return _COMPARISONS[clause.comparator](column, value, _no_escape(connection))

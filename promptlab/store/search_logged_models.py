@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from promptlab.entities import Page
 from promptlab.entities_models import DatasetFilter, LoggedModel, ModelOrder
-from promptlab.filters import Clause, Entity
+from promptlab.filters import Clause, Entity, flat
 from promptlab.filters_models import metric_of
 from promptlab.store import logged_models as model_store
 from promptlab.store.paging import SortKey
@@ -20,7 +20,7 @@ from promptlab.store.schema_logged_models import (
     logged_model_tags,
     logged_models,
 )
-from promptlab.store.search import column_sort, compare, page, tagged
+from promptlab.store.search import column_sort, compare, held, page, tagged
 
 _COLUMNS: dict[str, sa.Column[Any]] = {
     "name": logged_models.c.name,
@@ -55,9 +55,8 @@ def search_logged_models(
         logged_models.c.experiment.in_(wanted), logged_models.c.deleted.is_(sa.false())
     )
     on = [sa.or_(*(_on(one.name, one.digest) for one in datasets))] if datasets else []
-    for clause in clauses:
-        query = query.where(_holds(connection, clause, on))
-    if datasets and not any(clause.entity is Entity.METRIC for clause in clauses):
+    query = query.where(*held(clauses, lambda clause: _holds(connection, clause, on)))
+    if datasets and not any(clause.entity is Entity.METRIC for clause in flat(clauses)):
         query = query.where(logged_models.c.number.in_(sa.select(logged_model_metrics.c.model).where(*on)))
     keys = [key for order in orders for key in _sort(connection, order)]
     if not any(order.field == "creation_time" for order in orders):

@@ -20,7 +20,7 @@ from promptlab.store.schema_registry import (
     registered_model_tags,
     registered_models,
 )
-from promptlab.store.search import column_sort, compare, page, tagged
+from promptlab.store.search import column_sort, compare, held, page, tagged
 
 _MODEL_COLUMNS: dict[str, sa.Column[Any]] = {
     "name": registered_models.c.name,
@@ -49,11 +49,13 @@ def search_models(
     """Registered models, or else prompts, for which every clause holds; by name unless `orders` say otherwise."""
     tags, owner, mine = registered_model_tags, registered_model_tags.c.model, registered_models.c.number
     query = sa.select(registered_models)
-    for clause in clauses:
+
+    def one(clause: Clause) -> sa.ColumnElement[bool]:
         if clause.entity is Entity.TAG:
-            query = query.where(tagged(connection, tags, owner, mine, clause))
-        else:
-            query = query.where(compare(connection, _MODEL_COLUMNS[clause.key], clause))
+            return tagged(connection, tags, owner, mine, clause)
+        return compare(connection, _MODEL_COLUMNS[clause.key], clause)
+
+    query = query.where(*held(clauses, one))
     if not prompts:
         query = query.where(mine.not_in(sa.select(owner).where(*_is_prompt(tags))))
     keys = [column_sort(connection, _MODEL_COLUMNS[order.key], order.ascending) for order in orders]
@@ -75,11 +77,13 @@ def search_versions(
     """Versions of models, or else of prompts, for which every clause holds; the last changed first."""
     tags, owner, mine = model_version_tags, model_version_tags.c.version, model_versions.c.number
     query = version_store.NAMED
-    for clause in clauses:
+
+    def one(clause: Clause) -> sa.ColumnElement[bool]:
         if clause.entity is Entity.TAG:
-            query = query.where(tagged(connection, tags, owner, mine, clause))
-        else:
-            query = query.where(compare(connection, _VERSION_COLUMNS[clause.key], clause))
+            return tagged(connection, tags, owner, mine, clause)
+        return compare(connection, _VERSION_COLUMNS[clause.key], clause)
+
+    query = query.where(*held(clauses, one))
     if not prompts:
         of_prompts = sa.select(model_versions.c.model).join(tags, owner == mine).where(*_is_prompt(tags))
         query = query.where(model_versions.c.model.not_in(of_prompts))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from promptlab.entities import Page
 from promptlab.entities_traces import LINKED_PROMPTS, SESSION, SOURCE_RUN, Trace
-from promptlab.errors import InvalidParameter
 from promptlab.filters import Clause, Entity, Order
 from promptlab.store import traces as trace_store
 from promptlab.store.paging import SortKey
@@ -40,8 +37,6 @@ _COLUMNS: dict[str, Any] = {
 }
 _LABELS = {Entity.TAG: trace_tags, Entity.METADATA: trace_metadata}
 _KINDS = {Entity.FEEDBACK: "feedback", Entity.EXPECTATION: "expectation"}
-# What SQLite calls to match a regular expression.
-_MATCHES = "promptlab_matches"
 
 
 def search_traces(
@@ -55,34 +50,34 @@ def search_traces(
     """Traces of these experiments for which every clause holds, whole, newest first unless `orders` say otherwise."""
     wanted: sa.BindParameter[Any] = sa.bindparam("experiments", list(experiments), expanding=True, literal_execute=True)
     query = sa.select(traces).where(traces.c.experiment.in_(wanted))
-    of_one_span: list[sa.ColumnElement[bool]] = []
-    for clause in clauses:
-        if clause.entity is Entity.SPAN:
-            of_one_span.append(_span_clause(connection, clause))
-        else:
-            query = query.where(_clause(connection, clause, traces.c.experiment.in_(wanted)))
-    if of_one_span:
-        query = query.where(traces.c.number.in_(sa.select(spans.c.trace).where(*of_one_span)))
+    query = query.where(*_all_of(connection, clauses, traces.c.experiment.in_(wanted)))
     keys = [key for order in orders for key in _sort(connection, order)]
     named = {order.key for order in orders if order.entity is Entity.ATTRIBUTE}
     if "timestamp_ms" not in named:
         keys.append(SortKey(traces.c.timestamp, int, ascending=False))
     if "request_id" not in named:
         keys.append(SortKey(binary(connection, traces.c.id), str))
-    try:
-        rows, next_token = page(connection, query, keys, limit, token)
-    except sa.exc.DataError:
-        # PostgreSQL knows regular expressions a little otherwise than the check of their form does.
-        if any(clause.comparator == "RLIKE" for clause in clauses):
-            raise InvalidParameter("The database cannot read the regular expression of an RLIKE") from None
-        raise
+    rows, next_token = page(connection, query, keys, limit, token)
     return Page(trace_store.complete(connection, [trace_store.from_row(row) for row in rows]), next_token)
+
+
+def _all_of(
+    connection: sa.Connection, clauses: Sequence[Clause], within: sa.ColumnElement[bool]
+) -> list[sa.ColumnElement[bool]]:
+    """What must hold for all of these clauses; those about a span, of one and the same."""
+    of_one_span = [_span_clause(connection, clause) for clause in clauses if clause.entity is Entity.SPAN]
+    found = [_clause(connection, clause, within) for clause in clauses if clause.entity is not Entity.SPAN]
+    if of_one_span:
+        found.append(traces.c.number.in_(sa.select(spans.c.trace).where(*of_one_span)))
+    return found
 
 
 def _clause(connection: sa.Connection, clause: Clause, within: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     match clause.entity:
+        case Entity.EITHER:
+            return sa.or_(*(sa.and_(*_all_of(connection, option, within)) for option in clause.options))
         case Entity.ATTRIBUTE:
-            return _holds(connection, _COLUMNS[clause.key], clause)
+            return compare(connection, _COLUMNS[clause.key], clause)
         case Entity.TAG if clause.key == LINKED_PROMPTS:
             linked = sa.select(trace_prompts.c.trace).where(trace_prompts.c.prompt == clause.value)
             return traces.c.number.in_(linked)
@@ -101,9 +96,6 @@ def _text(clause: Clause) -> sa.ColumnElement[str]:
 
 def _label_clause(connection: sa.Connection, table: sa.Table, clause: Clause) -> sa.ColumnElement[bool]:
     mine = traces.c.number
-    if clause.comparator == "RLIKE":
-        having = sa.select(table.c.trace).where(table.c.key == clause.key)
-        return mine.in_(having.where(_holds(connection, table.c.value, clause)))
     if clause.comparator in ("IN", "NOT IN"):
         having = sa.select(table.c.trace).where(table.c.key == clause.key, compare(connection, table.c.value, clause))
         return mine.in_(having)
@@ -143,15 +135,15 @@ def _value_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement
         # Values are kept as JSON: `true` and 5 are asked for by their JSON, texts by themselves.
         same = assessments.c.value.in_([str(clause.value), orjson.dumps(clause.value).decode()])
         return same if clause.comparator == "=" else ~same
-    return _holds(connection, assessments.c.value, clause)
+    return compare(connection, assessments.c.value, clause)
 
 
 def _span_clause(connection: sa.Connection, clause: Clause) -> sa.ColumnElement[bool]:
     if clause.key.startswith("attributes."):
-        return _holds(connection, _attribute(connection, clause.key.removeprefix("attributes.")), clause)
+        return compare(connection, _attribute(connection, clause.key.removeprefix("attributes.")), clause)
     if clause.key == "name" and clause.comparator == "=":
         return (beginning(spans.c.name) == beginning(_text(clause))) & (spans.c.name == clause.value)
-    return _holds(connection, spans.c[clause.key], clause)
+    return compare(connection, spans.c[clause.key], clause)
 
 
 def _attribute(connection: sa.Connection, name: str) -> sa.ColumnElement[Any]:
@@ -163,33 +155,6 @@ def _attribute(connection: sa.Connection, name: str) -> sa.ColumnElement[Any]:
     kind = sa.func.json_type(spans.c.content, path)
     text = sa.cast(sa.func.json_extract(spans.c.content, path), sa.Text)
     return sa.case((kind == "true", "true"), (kind == "false", "false"), else_=text)
-
-
-def _holds(connection: sa.Connection, column: Any, clause: Clause) -> sa.ColumnElement[bool]:
-    if clause.comparator != "RLIKE":
-        return compare(connection, column, clause)
-    pattern = str(clause.value)
-    _matcher(pattern)
-    if connection.dialect.name == "postgresql":
-        return sa.type_coerce(column.op("~")(pattern), sa.Boolean)
-    # The driver's own call: SQLite has no regular expressions, and Python's may take for ever.
-    driver: Any = connection.connection.driver_connection
-    driver.create_function(_MATCHES, 2, _matches, deterministic=True)
-    return sa.func.__getattr__(_MATCHES)(pattern, column, type_=sa.Boolean)
-
-
-def _matches(pattern: str, value: object) -> bool:
-    return value is not None and _matcher(pattern).isinstance_python(str(value))
-
-
-@lru_cache(maxsize=64)
-def _matcher(pattern: str) -> SchemaValidator:
-    """What finds the pattern anywhere in a text, in time that grows with the text and no faster."""
-    try:
-        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
-    except SchemaError as error:
-        why = str(error).strip().splitlines()[-1][:200]
-        raise InvalidParameter(f"Invalid regular expression '{pattern[:100]}': {why}") from None
 
 
 def _sort(connection: sa.Connection, order: Order) -> list[SortKey]:

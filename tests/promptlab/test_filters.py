@@ -16,7 +16,7 @@ from promptlab.filters import (
 )
 from promptlab.filters_tracking import EXPERIMENTS, RUNS
 
-METRIC, PARAM, TAG, ATTRIBUTE, DATASET, *_ = Entity
+METRIC, PARAM, TAG, ATTRIBUTE, DATASET, *_, EITHER = Entity
 
 
 @pytest.mark.parametrize(
@@ -191,3 +191,49 @@ def test_what_is_no_order_of_runs(items: list[str], says: str) -> None:
 def test_experiments_are_not_ordered_by_tags() -> None:
     with pytest.raises(InvalidParameter, match="Invalid order_by entity: tag"):
         parse_order_by(["tags.t"], EXPERIMENTS)
+
+
+# ── ours: WHERE … ────────────────────────────────────────────────────────────────────────────────
+
+
+def either(*options: tuple[Clause, ...]) -> Clause:
+    return Clause(EITHER, "", "OR", None, options)
+
+
+A, B, C = (Clause(METRIC, name, "=", 1.0) for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("WHERE metrics.a = 1", [A]),
+        ("where metrics.a = 1 and metrics.b = 1", [A, B]),
+        ("WHERE (metrics.a = 1)", [A]),
+        ("WHERE ((metrics.a = 1 AND (metrics.b = 1)))", [A, B]),
+        ("WHERE metrics.a = 1 OR metrics.b = 1", [either((A,), (B,))]),
+        ("WHERE metrics.a = 1 or metrics.b = 1 AND metrics.c = 1", [either((A,), (B, C))]),
+        ("WHERE (metrics.a = 1 OR metrics.b = 1) AND metrics.c = 1", [either((A,), (B,)), C]),
+        ("WHERE metrics.c = 1 AND (metrics.a = 1 OR (metrics.b = 1))", [C, either((A,), (B,))]),
+        ("WHERE tags.t RLIKE '^a(b|c)'", [Clause(TAG, "t", "RLIKE", "^a(b|c)")]),
+        ("WHERE run_name rlike 'x' OR run_id IN ('a')",
+         [either((Clause(ATTRIBUTE, "run_name", "RLIKE", "x"),), (Clause(ATTRIBUTE, "run_id", "IN", ("a",)),))]),
+    ],
+)  # fmt: skip
+def test_what_begins_with_where_may_say_more(text: str, clauses: list[Clause]) -> None:
+    assert parse_filter(text, RUNS) == clauses
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("metrics.a = 1 OR metrics.b = 1", "(metrics.a = 1)", "tags.t RLIKE 'x'", "WHERE", "WHERE (metrics.a = 1"),
+        *("WHERE metrics.a = 1)", "WHERE ()", "WHERE OR metrics.a = 1", "WHERE metrics.a = 1 OR", "where where a = 1"),
+        *("WHERE metrics.a RLIKE 1", "WHERE start_time RLIKE '1'", "WHERE NOT metrics.a = 1", "WHERE metrics.a = 1;"),
+        "WHERE " + "(" * 30 + "metrics.a = 1" + ")" * 30,
+        "WHERE " + " OR ".join(["metrics.a = 1"] * (MAX_CLAUSES + 1)),
+        "WHERE tags.t RLIKE '" + "x" * 10_001 + "'",
+    ],
+)
+def test_what_where_does_not_understand(text: str) -> None:
+    with pytest.raises(InvalidParameter):
+        parse_filter(text, RUNS)

@@ -202,14 +202,12 @@ class Visitor:
         except CallFailed as error:
             if error.status != 404:
                 raise
-            made = await self._track("experiments/create", {"name": name})
-            return str(made["experiment_id"])
+            return str((await self._track("experiments/create", {"name": name}))["experiment_id"])
         return str(found["experiment"]["experiment_id"])
 
     async def create_promptlab_run(self, body: Json) -> Json:
         """The run MLflow's PromptLab would have made of `body`."""
-        found = await self._call("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run", json=body)
-        return dict(found["run"])
+        return dict((await self._call("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run", json=body))["run"])
 
     async def search_runs(self, experiment_id: str, filter_text: str, order_by: str, limit: int) -> list[Json]:
         """The first `limit` runs of an experiment that match an MLflow filter."""
@@ -223,13 +221,11 @@ class Visitor:
 
     async def run(self, run_id: str) -> Json:
         """One run, with its latest metrics, params and tags."""
-        found = await self._call("GET", "/api/2.0/mlflow/runs/get", params={"run_id": run_id})
-        return dict(found["run"])
+        return dict((await self.registry("GET", "runs/get", params={"run_id": run_id}))["run"])
 
     async def history(self, run_id: str, metric: str) -> list[Json]:
         """Every logged point of one metric."""
-        params = {"run_id": run_id, "metric_key": metric}
-        found = await self._call("GET", "/api/2.0/mlflow/metrics/get-history", params=params)
+        found = await self.registry("GET", "metrics/get-history", params={"run_id": run_id, "metric_key": metric})
         return list(found.get("metrics", []))
 
     async def artifacts(self, run_id: str, path: str = "") -> list[Json]:
@@ -283,11 +279,15 @@ class Visitor:
         return await self._call(method, f"/admin/{path}", **arguments)
 
     async def registry(self, method: str, path: str, **arguments: Any) -> Json:
-        """A call of the model registry, `path` from `/mlflow/` on: `json` or `params` are its arguments."""
+        """A call of MLflow's API, `path` from `/mlflow/` on: `json` or `params` are its arguments."""
         return await self._call(method, f"/api/2.0/mlflow/{path}", **arguments)
 
+    async def traced(self, method: str, path: str, **arguments: Any) -> Json:
+        """A call about traces, `path` from `/traces/` on: `json` or `params` are its arguments."""
+        return await self._call(method, f"/api/3.0/mlflow/traces/{path}", **arguments)
+
     async def _track(self, name: str, body: Json) -> Json:
-        return await self._call("POST", f"/api/2.0/mlflow/{name}", json=body)
+        return await self.registry("POST", name, json=body)
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Json:
         return _json_object(await self._answered(method, path, **arguments))

@@ -18,6 +18,7 @@ from promptlab.workbench.pages.keys import Keys
 from promptlab.workbench.pages.playground import Playground
 from promptlab.workbench.pages.prompts import Prompts
 from promptlab.workbench.pages.runs import Runs
+from promptlab.workbench.pages.traces import Traces
 from promptlab.workbench.sessions import Sessions
 from promptlab.workbench.theme import theme
 
@@ -25,6 +26,7 @@ from promptlab.workbench.theme import theme
 PAGES: tuple[tuple[str, str, Callable[[Lab, gr.Blocks], object]], ...] = (
     ("", "Playground", Playground),
     ("runs", "Runs", Runs),
+    ("traces", "Traces", Traces),
     ("prompts", "Prompts", Prompts),
     ("keys", "Keys & spend", Keys),
 )

@@ -23,8 +23,12 @@ const lab = (() => {
     if (!found) return;
     const query = new URLSearchParams({ experiment: decodeURIComponent(found[1]) });
     if (found[2]) query.set("run", decodeURIComponent(found[2]));
+    const traces = /^#\/experiments\/[^/?]+\/traces(?:\?(.*))?$/.exec(location.hash);
+    const trace = new URLSearchParams(traces?.[1] ?? "").get("selectedEvaluationId");
+    if (trace) query.set("trace", trace);
+    const next = (traces ? "traces?" : "runs?") + query;
     const door = location.pathname.endsWith("/sign-in");
-    location.replace(door ? "/lab/sign-in?" + new URLSearchParams({ next: "runs?" + query }) : "/lab/runs?" + query);
+    location.replace("/lab/" + (door ? "sign-in?" + new URLSearchParams({ next }) : next));
   }
   follow();
   addEventListener("hashchange", follow);
@@ -126,8 +130,9 @@ const lab = (() => {
   // The dialog "Copy as". `calls`: [{route, ...text by kind}]; one call needs no route.
   function sheet(calls) {
     const made = (tag, props, ...children) => { const e = Object.assign(document.createElement(tag), props); e.append(...children); return e; };
-    let kind = "curl", call = calls[0];
+    let call = calls[0];
     const names = Object.keys(call).filter((name) => name !== "route");
+    let kind = names[0];
     const code = made("pre", { className: "mono", tabIndex: 0 });
     const kinds = made("div", { className: "segments" });
     const done = made("button", { className: "btn primary", textContent: "Copy" });

@@ -80,6 +80,48 @@ def search(experiment: str, filter_text: str, order_by: str, address: str) -> li
     ]
 
 
+def traces(experiment: str, filter_text: str, trace: str, address: str) -> list[dict[str, str]]:
+    """The chosen trace, or a search for traces, as curl and MLflow text."""
+    key = f'# The key goes into the environment: export MLFLOW_TRACKING_TOKEN="${_KEY}"\n'
+    start = f'{key}import mlflow\n\nmlflow.set_tracking_uri("{address}")\n'
+    if trace:
+        url = f"{address}/api/3.0/mlflow/traces/get?trace_id={trace}"
+        found = f'trace = mlflow.get_trace("{trace}")\nprint(trace.data.spans)'
+        return [{"curl": f'curl "{url}" \\\n  -H "Authorization: Bearer ${_KEY}"', "MLflow": start + found}]
+    where = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}]
+    body: dict[str, Any] = {"locations": where, **({"filter": filter_text} if filter_text else {})}
+    given = f"experiment_ids={[experiment]!r}" + (f", filter_string={filter_text!r}" if filter_text else "")
+    return [
+        {
+            "curl": _posted(f"{address}/api/3.0/mlflow/traces/search", body),
+            "MLflow": f"{start}traces = mlflow.search_traces({given})\nprint(traces)",
+        }
+    ]
+
+
+def first_trace(experiment: str, address: str) -> list[dict[str, str]]:
+    """What makes traces: a program's own, those of any exporter of OpenTelemetry, and a route's calls."""
+    return [
+        {
+            "MLflow": (
+                f'# The key goes into the environment: export MLFLOW_TRACKING_TOKEN="${_KEY}"\n'
+                f'import mlflow\n\nmlflow.set_tracking_uri("{address}")\n'
+                f'mlflow.set_experiment(experiment_id="{experiment}")\nmlflow.openai.autolog()\n\n\n'
+                '@mlflow.trace\ndef answer(question):\n    return "Hello!"\n\n\nanswer("Say hello.")'
+            ),
+            "OpenTelemetry": (
+                f"export OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={address}/v1/traces\n"
+                "export OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf\n"
+                f'export OTEL_EXPORTER_OTLP_HEADERS="x-mlflow-experiment-id={experiment},authorization=Bearer ${_KEY}"'
+            ),
+            "routes.yaml": (
+                "routes:\n  chat:\n    deployments: [{provider: local, model: smollm2}]\n"
+                "    trace: {experiment: chat, sample: 0.1}"
+            ),
+        }
+    ]
+
+
 def admin(method: str, path: str, body: dict[str, Any], address: str) -> list[dict[str, str]]:
     """A call of the admin API as curl and Python text."""
     url, text = f"{address}/admin/{path}", json.dumps(body, indent=2, ensure_ascii=False)

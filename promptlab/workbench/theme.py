@@ -13,7 +13,7 @@ import gradio as gr
 _HERE = Path(__file__).parent
 
 # Inlined into every page: nothing can flash, and nothing is fetched before the first paint.
-STYLE = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("theme.css", "pages.css"))
+STYLE = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("theme.css", "pages.css", "traces.css"))
 SCRIPT = (_HERE / "lab.js").read_text(encoding="utf-8")
 
 # What a page runs once it has read its address: from then on it may write there.

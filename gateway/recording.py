@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import sys
 import threading
 import time
 from collections import deque
@@ -28,11 +29,13 @@ log = logging.getLogger(__name__)
 #: Traces that wait at most, and bytes of what they hold.
 MOST_WAITING, MOST_BYTES = 1000, 64 * 2**20
 #: Traces that are kept at once, and their bytes.
-_BATCH, _BATCH_BYTES = 50, 4 * 2**20
+_BATCH, _BATCH_BYTES = 25, 4 * 2**20
 #: Seconds that a trace waits for others, and that `close` waits for what is left.
 _DELAY, LAST_CHANCE = 0.25, 2.0
-#: After each batch the thread rests this many times as long as it took: of one core, calls have most.
-_REST = 3.0
+#: After each batch the thread rests this many times as long as it took, and as much longer as the core is busy.
+_REST, _IDLE_AT_LEAST, _LONGEST_REST = 3.0, 0.02, 5.0
+#: Seconds after which a thread gives way to another that waits, while ours works: calls wait for it no longer.
+_GIVE_WAY = 0.0005
 
 
 def begin(request: Request, policy: TracePolicy) -> None:
@@ -108,14 +111,19 @@ class Recorder:
             log.warning("Traces of calls: %d kept, %d dropped.", self.recorded, self.dropped)
 
     def _run(self) -> None:
+        load = _Load()
         while True:
             self._wake.wait(_DELAY)
             stopping = self._stopping  # asked before the last look: what comes later is dropped
             while batch := self._next():
-                began = time.perf_counter()
-                self._handle(batch)
+                idle, began, usual = load.idle(), time.perf_counter(), sys.getswitchinterval()
+                sys.setswitchinterval(_GIVE_WAY)
+                try:
+                    self._handle(batch)
+                finally:
+                    sys.setswitchinterval(usual)
                 if not stopping:
-                    self._wake.wait(_REST * (time.perf_counter() - began))
+                    self._wake.wait(min(_REST / idle * (time.perf_counter() - began), _LONGEST_REST))
                     stopping = self._stopping
             if stopping:
                 return
@@ -149,6 +157,20 @@ class Recorder:
         self.recorded += kept
         self._lost += len(batch) - kept
         self._went += sum(call.note.size for call in batch)
+
+
+class _Load:
+    """What this process leaves of a core."""
+
+    def __init__(self) -> None:
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+    def idle(self) -> float:
+        """The share of a core that was free since the last look; never nothing."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        busy = (cpu - self._cpu) / max(wall - self._wall, 1e-6)
+        self._cpu, self._wall = cpu, wall
+        return max(1 - busy, _IDLE_AT_LEAST)
 
 
 def _recorded(call: _Settled) -> Recorded:

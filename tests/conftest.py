@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -215,6 +216,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         logs = {server.url: server.stderr() for server in servers}
         report.sections += [(f"log of {url}", log[-5000:]) for url, log in logs.items()]
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment_of_its_own() -> Iterator[None]:
+    """What a module's tests leave in the environment ends with them: MLflow's client keeps its experiment there."""
+    before = dict(os.environ)
+    yield
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") and name not in before]:
+        del os.environ[name]
 
 
 @pytest.fixture

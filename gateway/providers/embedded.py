@@ -26,11 +26,14 @@ from gateway.types import Answer, UpstreamRequest
 log = logging.getLogger(__name__)
 
 MODEL = "smollm2"
+_CAPS = ("max_tokens", "max_completion_tokens")
 _SPOKEN = frozenset((Task.CHAT, Task.COMPLETIONS, Task.EMBEDDINGS))
 DIMENSIONS = 576
 SLOTS = 4
 CONTEXT = 4096
 EMBEDDING_CONTEXT = 1024
+#: Tokens of an answer whose caller names no cap: now and then a model this small never comes to an end by itself.
+UNSAID = 512
 
 #: Seconds a call waits for the model to load.
 PATIENCE = 30.0
@@ -105,7 +108,7 @@ class EmbeddedProvider:
         place = await self._ready()
         answer = await self._transport.post(
             f"{place.url}/v1/{request.task}",
-            orjson.dumps({**request.document, "model": request.model}),
+            orjson.dumps({**_bounded(request), "model": request.model}),
             # A fresh connection costs 0.1 ms here. One kept open meets llama.cpp's end of
             # patience, after 5 s or 100 calls, now and then in the middle of a request.
             {**request.headers, "content-type": "application/json", "authorization": f"Bearer {place.key}",
@@ -192,6 +195,14 @@ class EmbeddedProvider:
             self._child = None
             # Shielded: a cancelled close must not leave the child behind.
             await asyncio.shield(child.end())
+
+
+def _bounded(request: UpstreamRequest) -> Mapping[str, Any]:
+    """What is asked, with a cap on the answer in any case."""
+    document: Mapping[str, Any] = request.document
+    if request.task is Task.EMBEDDINGS or any(document.get(name) is not None for name in _CAPS):
+        return document
+    return {**document, "max_tokens": UNSAID}
 
 
 class BorrowedProvider(EmbeddedProvider):

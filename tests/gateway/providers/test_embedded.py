@@ -106,6 +106,16 @@ async def test_temperature_zero_and_a_seed_repeat_themselves(model: EmbeddedProv
     assert await text(model, temperature=1.5, seed=7) == await text(model, temperature=1.5, seed=7)
 
 
+@pytest.mark.parametrize("cap", [None, {"max_tokens": None}, {"max_completion_tokens": 20}, {"max_tokens": 20}])
+async def test_an_answer_comes_to_an_end(
+    model: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch, cap: dict[str, Any] | None
+) -> None:
+    monkeypatch.setattr(embedded, "UNSAID", 30)
+    answer = json.loads((await send(model, **{"max_tokens": None, "ignore_eos": True, **(cap or {})})).body)
+    said = answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]
+    assert said == (20 if cap and 20 in cap.values() else 30, "length")
+
+
 async def test_stop_ends_the_answer(model: EmbeddedProvider) -> None:
     whole = await text(model, temperature=0)
     assert await text(model, temperature=0, stop=whole[3]) == whole[: whole.index(whole[3])]

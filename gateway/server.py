@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -14,7 +15,7 @@ from gateway.alerts import Watch
 from gateway.api.faces import App, Faces
 from gateway.api.protocol import BoundedProtocol
 from gateway.database import Database, open_database
-from gateway.errors import GatewayError
+from gateway.errors import ConfigError, GatewayError
 from gateway.explain import Explainer
 from gateway.filling import Filler, Fillers
 from gateway.journal import Journal, JournalReader
@@ -96,7 +97,7 @@ class Application:
         self.base_url = base_url
         self._loop = asyncio.get_running_loop()
         self._lab_key = self._data.keys.create_for_lab() if self._settings.lab and self._data.keys.protected else None
-        await asyncio.to_thread(_settle_former_workers, self._settings, self._data.database)
+        await asyncio.to_thread(settle_workers, self._settings, self._data.database)
         await self._data.start()
         for work in (self.reloader.watch(), self._watch.run(), self._load_faces()):
             self._tasks.append(asyncio.create_task(work))
@@ -262,13 +263,19 @@ def open_tracking_database(settings: Settings) -> Database:
     return open_database(url_of(settings, "tracking"))
 
 
-def _settle_former_workers(settings: Settings, database: Database) -> None:
-    """Bring into SQL what workers wrote that this server has no more, and settle what a kill cut short of theirs."""
+def settle_workers(settings: Settings, database: Database) -> None:
+    """Bring into SQL what workers wrote that are gone, and settle what a kill cut short of theirs.
+
+    Before the first of ours answers: whoever asks it then what was used is told of all of it. A worker that outlives
+    the kill of its server for a moment still holds its journal: the one that follows it settles that. Raises
+    `ConfigError` where such a one is none of ours any more.
+    """
     mine = {journal_of(settings, number) for number in range(1, settings.workers + 1)} if settings.workers > 1 else ()
     store = UsageStore(database)
     for folder in sorted(settings.data.glob(journal_of(settings, "*").name)):
-        if folder not in mine and folder.is_dir():
-            _settle(folder, store)
+        if folder.is_dir():
+            with contextlib.suppress(*([ConfigError] if folder in mine else [])):
+                _settle(folder, store)
 
 
 def _settle(folder: Path, store: UsageStore) -> None:

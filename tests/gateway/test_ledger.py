@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from gateway import journal as journal_module
 from gateway.database import Database, open_database
+from gateway.errors import ConfigError
 from gateway.journal import Journal
 from gateway.ledger import Ledger
+from gateway.server import open_gateway_database, settle_workers
+from gateway.server_workers import journal_of
+from gateway.settings import Settings
 from gateway.store import migrations
 from gateway.store.usage import UsageStore
 from gateway.types import UsageFilter, UsageRecord
@@ -186,3 +191,35 @@ async def test_damaged_lines_are_passed_over(lives: Lives, tmp_path: Path) -> No
     lives.ledger = lives.start()
     assert lives.ledger.recover() == 1
     assert await lives.sums() == (1, 1, 2)
+
+
+@pytest.mark.parametrize("before", [2, 4])
+async def test_what_a_kill_cut_short_of_workers_is_settled_before_any_of_them_answers(
+    tmp_path: Path, database_url: str, before: int
+) -> None:
+    settings = Settings(data=tmp_path, database_url=SecretStr(database_url), workers=2)
+    database = open_gateway_database(settings)
+    former = [Lives(journal_of(settings, number), database) for number in range(1, before + 1)]
+    for number, one in enumerate(former):
+        one.begin(f"req_{number}")
+        one.kill()
+    for _ in range(2):  # a second start finds nothing more
+        settle_workers(settings, database)
+        own = Lives(tmp_path / "journal", database)
+        assert await own.sums() == (before, before, 2 * before)
+        own.kill()
+    database.close()
+
+
+def test_the_journal_of_a_worker_that_is_not_gone_yet_is_left_to_the_next(tmp_path: Path, database_url: str) -> None:
+    settings = Settings(data=tmp_path, database_url=SecretStr(database_url), workers=2)
+    database = open_gateway_database(settings)
+    held, foreign = Lives(journal_of(settings, 2), database), Lives(journal_of(settings, 9), database)
+    with pytest.raises(ConfigError, match="already serves"):
+        settle_workers(settings, database)
+    foreign.kill()
+    held.begin("req_1")
+    settle_workers(settings, database)
+    assert held.again() == 1
+    held.kill()
+    database.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import socket
@@ -24,7 +23,7 @@ from gateway.metrics import Metrics
 from gateway.providers.embedded import EmbeddedProvider
 from gateway.reload import Reading
 from gateway.server_plane import DataPlane, Own, open_gateway_database, url_of
-from gateway.server_workers import Shared, Workers, journal_of
+from gateway.server_workers import Shared, Workers, journal_of, journals_of
 from gateway.settings import Settings
 from gateway.store.alerts import AlertStore
 from gateway.store.audit import AuditStore
@@ -79,8 +78,7 @@ class Application:
 
     def _fill(self, journal: Journal, store: UsageStore) -> Fillers:
         """Brings this process's journal into SQL, and those of its workers."""
-        folders = [journal_of(self._settings, number) for number in range(1, self._settings.workers + 1)]
-        readers = [JournalReader(folder) for folder in folders if self.workers is not None]
+        readers = map(JournalReader, journals_of(self._settings))
         return Fillers([Filler(journal, store), *(Filler(one, store, self._heard_elsewhere) for one in readers)])
 
     def _heard(self, record: UsageRecord) -> None:
@@ -270,12 +268,14 @@ def settle_workers(settings: Settings, database: Database) -> None:
     the kill of its server for a moment still holds its journal: the one that follows it settles that. Raises
     `ConfigError` where such a one is none of ours any more.
     """
-    mine = {journal_of(settings, number) for number in range(1, settings.workers + 1)} if settings.workers > 1 else ()
     store = UsageStore(database)
     for folder in sorted(settings.data.glob(journal_of(settings, "*").name)):
         if folder.is_dir():
-            with contextlib.suppress(*([ConfigError] if folder in mine else [])):
+            try:
                 _settle(folder, store)
+            except ConfigError:
+                if folder not in journals_of(settings):
+                    raise
 
 
 def _settle(folder: Path, store: UsageStore) -> None:

@@ -34,6 +34,11 @@ def journal_of(settings: Settings, number: int | str) -> Path:
     return settings.data / f"journal-{number}"
 
 
+def journals_of(settings: Settings) -> list[Path]:
+    """The folders of the journals of all workers: none where one process does everything."""
+    return [journal_of(settings, number) for number in range(1, settings.workers + 1)] if settings.workers > 1 else []
+
+
 class Shared:
     """What the control process lets its workers have: asked for each time, as it may change."""
 

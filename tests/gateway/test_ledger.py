@@ -193,27 +193,34 @@ async def test_damaged_lines_are_passed_over(lives: Lives, tmp_path: Path) -> No
     assert await lives.sums() == (1, 1, 2)
 
 
-@pytest.mark.parametrize("before", [2, 4])
-async def test_what_a_kill_cut_short_of_workers_is_settled_before_any_of_them_answers(
-    tmp_path: Path, database_url: str, before: int
-) -> None:
+@pytest.fixture
+def two_workers(tmp_path: Path, database_url: str) -> Iterator[tuple[Settings, Database]]:
     settings = Settings(data=tmp_path, database_url=SecretStr(database_url), workers=2)
     database = open_gateway_database(settings)
+    yield settings, database
+    database.close()
+
+
+@pytest.mark.parametrize("before", [2, 4])
+async def test_what_a_kill_cut_short_of_workers_is_settled_before_any_of_them_answers(
+    two_workers: tuple[Settings, Database], before: int
+) -> None:
+    settings, database = two_workers
     former = [Lives(journal_of(settings, number), database) for number in range(1, before + 1)]
     for number, one in enumerate(former):
         one.begin(f"req_{number}")
         one.kill()
     for _ in range(2):  # a second start finds nothing more
         settle_workers(settings, database)
-        own = Lives(tmp_path / "journal", database)
+        own = Lives(settings.data / "journal", database)
         assert await own.sums() == (before, before, 2 * before)
         own.kill()
-    database.close()
 
 
-def test_the_journal_of_a_worker_that_is_not_gone_yet_is_left_to_the_next(tmp_path: Path, database_url: str) -> None:
-    settings = Settings(data=tmp_path, database_url=SecretStr(database_url), workers=2)
-    database = open_gateway_database(settings)
+def test_the_journal_of_a_worker_that_is_not_gone_yet_is_left_to_the_next(
+    two_workers: tuple[Settings, Database],
+) -> None:
+    settings, database = two_workers
     held, foreign = Lives(journal_of(settings, 2), database), Lives(journal_of(settings, 9), database)
     with pytest.raises(ConfigError, match="already serves"):
         settle_workers(settings, database)
@@ -222,4 +229,3 @@ def test_the_journal_of_a_worker_that_is_not_gone_yet_is_left_to_the_next(tmp_pa
     settle_workers(settings, database)
     assert held.again() == 1
     held.kill()
-    database.close()

@@ -79,13 +79,27 @@ def test_garbage_from_an_upstream_is_its_fault_and_never_ours(name: str) -> None
             _tried(lambda one: RESPONSES.answer_from_chat(one, ASKED), changed)
 
 
-@pytest.mark.parametrize("changed", [{"output": [7]}, {"created_at": float("inf")}, {"created_at": float("nan")}])
-def test_numbers_where_none_can_stand_are_an_upstreams_fault_too(changed: dict[str, Any]) -> None:
+def ended_with(changed: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """An answer, and a stream of it, that say `changed` at their end."""
     events = encoded(STREAMS["call"])
     last = {**events[-1]["response"], **changed}
     begun = [one for one in events[:-1] if one["type"] != "response.output_item.done"]
-    _tried(RESPONSES.answer_to_chat, last)
-    _tried(decoded, [*begun, {**events[-1], "response": last}])
+    return last, [*begun, {**events[-1], "response": last}]
+
+
+def test_a_number_where_none_can_stand_is_an_upstreams_fault_too() -> None:
+    last, stream = ended_with({"output": [7]})
+    with pytest.raises(UpstreamFailed):
+        RESPONSES.answer_to_chat(last)
+    with pytest.raises(UpstreamFailed):
+        decoded(stream)
+
+
+@pytest.mark.parametrize("endless", [float("inf"), float("nan")])
+def test_a_time_that_is_none_is_left_out(endless: float) -> None:
+    last, stream = ended_with({"created_at": endless})
+    assert RESPONSES.answer_to_chat(last)["created"] == 0
+    assert all(isinstance(chunk["created"], int) for chunk in decoded(stream))
 
 
 def _tried(step: Any, said: Any) -> None:
